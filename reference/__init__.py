@@ -1,0 +1,1 @@
+"""The tutorial's model in PyTorch, against which scratchnet is held."""

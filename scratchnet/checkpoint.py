@@ -1,0 +1,238 @@
+"""Models and runs as safetensors files: written whole or not at all, read with suspicion.
+
+`model.safetensors` holds the parameters under PyTorch's names, for any program. `checkpoint.
+safetensors` holds all that a run needs to go on as if it had never stopped: parameters, optimizer
+state, losses so far and the options. Both carry a SHA-256 of their contents. There is no pickle,
+so a file can't run code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from scratchnet import backend, files
+from scratchnet.errors import InputError
+from scratchnet.mnist import Split
+from scratchnet.nn import Mnist_NN
+from scratchnet.training import Normalization, Options, Run
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+MODEL = "model.safetensors"
+RUN = "checkpoint.safetensors"
+FORMAT = 1
+
+
+def save_model(path: Path, model: Mnist_NN, normalization: Normalization) -> None:
+    """Write a model: lin1.weight (H, D), lin1.bias (H,), lin2.weight (C, H), lin2.bias (C,).
+
+    `safetensors.torch.load_file` reads it for the state_dict of the same model in PyTorch.
+
+    Raises:
+        InputError: it can't be written; a file that was there is as it was.
+    """
+    arrays = {name: backend.to_numpy(value) for name, value in model.state_dict().items()}
+    _write(path, arrays, {"normalization": dataclasses.asdict(normalization)})
+
+
+def load_model(path: Path, device: str = "auto") -> tuple[Mnist_NN, Normalization]:
+    """Read a model, and how its inputs are normalized.
+
+    Args:
+        path: the file, or the folder of a run.
+        device: as for `nn.Linear`.
+
+    Returns:
+        The model, of the sizes and dtype in the file, and its normalization. A file that says none,
+        such as one that PyTorch wrote, is of a model that takes pixels in [0, 1].
+
+    Raises:
+        InputError: the file is missing, damaged, or no Mnist_NN.
+    """
+    path = path / MODEL if path.is_dir() else path
+    arrays, info = _read(path)
+    try:
+        (hidden, in_features), classes = arrays["lin1.weight"].shape, len(arrays["lin2.bias"])
+        dtype = arrays["lin1.weight"].dtype
+        model = Mnist_NN(in_features, hidden, classes, device=device, dtype=dtype)
+        model.load_state_dict(arrays)
+        return model, Normalization(**info.get("normalization", {}))
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        found = {name: array.shape for name, array in arrays.items()}
+        raise InputError(
+            f"{path}: holds no Mnist_NN, but {found or 'nothing'}; expected float32 or float64 "
+            "lin1.weight (H, D), lin1.bias (H,), lin2.weight (C, H) and lin2.bias (C,)"
+        ) from error
+
+
+def save_run(path: Path, run: Run, data: Path | None = None) -> None:
+    """Write a run as it stands, between two updates.
+
+    Args:
+        path: the file.
+        run: the run.
+        data: the folder that its images came from, to find them again; None for the bundled MNIST.
+
+    Raises:
+        InputError: it can't be written; a file that was there is as it was.
+    """
+    optimizer = run.optimizer.state_dict()
+    arrays = {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    for i, entry in optimizer["state"].items():
+        step = {f"optimizer.{i}.step": np.array(entry.pop("step"))}
+        arrays |= step | {f"optimizer.{i}.{name}": value for name, value in entry.items()}
+    arrays = {name: backend.to_numpy(value) for name, value in arrays.items()}
+    arrays["losses"] = np.array(run.losses, dtype=np.float64)
+    info = {
+        "options": dataclasses.asdict(run.options),
+        "device": run.device,
+        "dtype": np.dtype(run.dtype).name,
+        "param_groups": optimizer["param_groups"],
+        "data": None if data is None else str(data.resolve()),
+        "data_crc32": run.data_crc32,
+    }
+    _write(path, arrays, info)
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run as a file has it. Load its data, and `resume` it.
+
+    Attributes:
+        path: the file.
+        options: what the run was started with.
+        device: "cpu" or "cuda", where it ran.
+        data: the folder of its images; None for the bundled MNIST.
+    """
+
+    path: Path
+    options: Options
+    device: str
+    data: Path | None
+    _arrays: Arrays
+    _info: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> SavedRun:
+        """Read a run from its file, or from the folder with its file.
+
+        Raises:
+            InputError: the file is missing, damaged, or no run of this version's.
+        """
+        path = path / RUN if path.is_dir() else path
+        arrays, info = _read(path)
+        try:
+            options = Options(**info["options"])
+            data = None if info["data"] is None else Path(info["data"])
+            return cls(path, options, info["device"], data, arrays, info)
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: is not the checkpoint of a run; expected the {RUN} that "
+                "`scratchnet train` leaves in its folder"
+            ) from error
+
+    def resume(self, split: Split, *, device: str, epochs: int | None = None) -> Run:
+        """The run, ready to go on with the next update; on the same device, bit for bit.
+
+        Args:
+            split: the training images and labels that it was started with.
+            device: "cpu" or "cuda".
+            epochs: train for so many in all; None for as many as it was started with.
+
+        Raises:
+            InputError: the data is not the same, or the epochs don't fit.
+        """
+        options = self.options if epochs is None else replace(self.options, epochs=epochs)
+        run = Run(options, split, device, self._info["dtype"])
+        if run.data_crc32 != self._info["data_crc32"]:
+            raise InputError(
+                f"{self.path}: the run was started with other training data than is now in "
+                f"{self.data or 'the package'}; expected the same: give its folder as --data"
+            )
+        if run.recipe.one_cycle and options != self.options:
+            raise InputError(
+                f"{self.path}: the learning rate of a one-cycle run falls to 0 at the end of epoch "
+                f"{self.options.epochs}, so it can't go on to {epochs}; start a new run"
+            )
+        run.losses = self._arrays["losses"].tolist()
+        if run.step > run.total_steps:
+            raise InputError(
+                f"{self.path}: the run has made {run.step} updates already; "
+                f"expected epochs of more than {run.total_steps} in all"
+            )
+        run.model.load_state_dict(self._group("model."))
+        run.optimizer.load_state_dict(
+            {"param_groups": self._info["param_groups"], "state": self._optimizer_state()}
+        )
+        return run
+
+    def _group(self, prefix: str) -> Arrays:
+        return {
+            name.removeprefix(prefix): array
+            for name, array in self._arrays.items()
+            if name.startswith(prefix)
+        }
+
+    def _optimizer_state(self) -> dict[int, Arrays]:
+        state: dict[int, Arrays] = {}
+        for key, array in self._group("optimizer.").items():
+            i, name = key.split(".")
+            state.setdefault(int(i), {})[name] = array
+        return state
+
+
+def _write(path: Path, arrays: Arrays, info: Mapping[str, Any]) -> None:
+    # One metadata entry: of several, the file's order would differ from write to write.
+    noted = {"format": FORMAT, "sha256": _sha256(arrays, info), **info}
+    files.write(path, save(arrays, {"scratchnet": json.dumps(noted)}))
+
+
+def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays, and what scratchnet noted beside them: {} in a file that others wrote."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: there is no such file; expected what `scratchnet train --out` has left"
+        ) from error
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: can't be read as a safetensors file ({error}); expected a whole one: "
+            "it is cut off, damaged, or of another kind"
+        ) from error
+    if "scratchnet" not in metadata:
+        return arrays, {}
+    try:
+        info = json.loads(metadata["scratchnet"])
+        version, checksum = info.pop("format"), info.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is damaged: its metadata can't be read ({error})") from error
+    if version != FORMAT:
+        raise InputError(f"{path}: was written by another version; expected format {FORMAT}")
+    if checksum != _sha256(arrays, info):
+        raise InputError(f"{path}: is damaged: its contents don't match their SHA-256 checksum")
+    return arrays, info
+
+
+def _sha256(arrays: Arrays, info: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

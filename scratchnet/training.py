@@ -1,0 +1,269 @@
+"""Training: the order of the samples and the learning rates are made beforehand, as arrays.
+
+A run is then one line an epoch, `losses = [update(x, y, lr) for ...]`, and can be stopped after any
+update and taken up again, or be repeated by another library with the same work.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from scratchnet import backend, functional, mnist
+from scratchnet.backend import Array
+from scratchnet.errors import InputError
+from scratchnet.mnist import Split
+from scratchnet.nn import CrossEntropyLoss, Mnist_NN, Module, Parameter
+from scratchnet.optim import Adam, AdamW, OneCycleLR
+
+
+class Diverged(ArithmeticError):
+    """The loss, or a parameter, is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Pixels to inputs: (pixel / 255 - mean) / std. The default leaves them in [0, 1]."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    @classmethod
+    def of(cls, images: npt.NDArray[np.uint8]) -> Normalization:
+        """The one after which these images have mean 0 and standard deviation 1."""
+        counts = np.bincount(images.ravel(), minlength=256)
+        values = np.arange(256) / 255
+        mean = float(counts @ values / counts.sum())
+        variance = float(counts @ (values - mean) ** 2 / counts.sum())
+        return cls(mean, math.sqrt(variance) or 1.0)
+
+    def __call__(self, images: Array, dtype: npt.DTypeLike = np.float32) -> Array:
+        """Images (N, 784) uint8 to inputs (N, 784), on the same device."""
+        x = mnist.to_float(images, dtype)
+        x -= self.mean
+        x /= self.std
+        return x
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to train.
+
+    Attributes:
+        about: what it is, in a sentence.
+        lr: the default learning rate; for a schedule, its peak.
+        optimizer: makes the optimizer from parameters and a learning rate.
+        normalize: whether the inputs get mean 0 and standard deviation 1.
+        one_cycle: whether the learning rate follows OneCycleLR.
+        renew: whether every update makes a new optimizer, as the tutorial's does.
+    """
+
+    about: str
+    lr: float
+    optimizer: Callable[[list[Parameter], float], Adam]
+    normalize: bool = False
+    one_cycle: bool = False
+    renew: bool = False
+
+
+RECIPES = {
+    "one-cycle": Recipe(
+        "AdamW under a learning rate that rises and falls once, on normalized inputs",
+        lr=1e-2,
+        optimizer=lambda parameters, lr: AdamW(
+            parameters, lr, betas=(0.9, 0.99), weight_decay=0.01
+        ),
+        normalize=True,
+        one_cycle=True,
+    ),
+    "adam": Recipe(
+        "Adam, kept from update to update, at a constant learning rate",
+        lr=1e-3,
+        optimizer=lambda parameters, lr: Adam(parameters, lr),
+    ),
+    "tutorial": Recipe(
+        "the tutorial's update: a new Adam each time, so that every step is about lr · sign(g)",
+        lr=1e-3,
+        optimizer=lambda parameters, lr: Adam(parameters, lr),
+        renew=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What determines a run, together with the data and the device.
+
+    Attributes:
+        recipe: a name in RECIPES.
+        epochs: passes over the training images.
+        batch_size: samples an update; the last batch of an epoch may be smaller.
+        lr: learning rate; None for the recipe's own.
+        hidden: units of the hidden layer.
+        seed: of the initial parameters and of the order of the samples.
+        limit: train on the first so many images; None for all.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    recipe: str = "one-cycle"
+    epochs: int = 1
+    batch_size: int = 64
+    lr: float | None = None
+    hidden: int = 50
+    seed: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise InputError(f"recipe {self.recipe!r} is unknown; expected {', '.join(RECIPES)}")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("hidden", 1), ("limit", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; expected at least {least}")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; expected 0 or more")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise InputError(f"lr is {self.lr}; expected a finite number above 0")
+
+
+@dataclass
+class Run:
+    """A training run: the model, its optimizer, and how far they have come.
+
+    Attributes:
+        options, device, dtype: as given.
+        model: Mnist_NN.
+        normalization: of its inputs.
+        lrs: (total_steps,) the learning rate of each update.
+        losses: the loss of each update so far; its length is the position of the run.
+    """
+
+    options: Options
+    split: Split
+    device: str = "cpu"
+    dtype: npt.DTypeLike = np.float32
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        options, images, labels = self.options, *self.split
+        images, labels = images[: options.limit], labels[: options.limit]
+        self.recipe = RECIPES[options.recipe]
+        self.normalization = Normalization.of(images) if self.recipe.normalize else Normalization()
+        self.images = backend.asarray(images, self.device)
+        self.labels = backend.asarray(labels, self.device)
+        self.model = Mnist_NN(
+            hidden=options.hidden,
+            device=self.device,
+            dtype=self.dtype,
+            generator=np.random.default_rng(options.seed),
+        )
+        self.loss_func = CrossEntropyLoss()
+        lr = self.recipe.lr if options.lr is None else options.lr
+        self.optimizer = self.recipe.optimizer(self.model.parameters(), lr)
+        self.steps_per_epoch = math.ceil(len(labels) / options.batch_size)
+        self.total_steps = options.epochs * self.steps_per_epoch
+        self.lrs = np.full(self.total_steps, lr)
+        if self.recipe.one_cycle:
+            schedule = OneCycleLR(self.optimizer, lr, self.total_steps, cycle_momentum=False)
+            self.lrs[:] = [schedule.at(step)[0] for step in range(self.total_steps)]
+
+    @functools.cached_property
+    def data_crc32(self) -> int:
+        """A checksum of all the training data, by which to know it again."""
+        return zlib.crc32(self.split.labels.data, zlib.crc32(self.split.images.data))
+
+    @property
+    def step(self) -> int:
+        """How many updates have been made."""
+        return len(self.losses)
+
+    def batches(self, first: int, last: int) -> Iterator[tuple[Array, Array, float]]:
+        """Inputs (N, 784), labels (N,) and learning rate of the updates first to last - 1.
+
+        Updates are counted from 0 over all epochs. Each epoch has an order of its own, which hangs
+        on the seed and the epoch alone: the position is all there is to remember of it.
+        """
+        size = self.options.batch_size
+        for step in range(first, last):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if step == first or position == 0:
+                generator = np.random.default_rng([self.options.seed, epoch + 1])
+                order = generator.permutation(len(self.labels))
+            chosen = backend.asarray(order[position * size :][:size], self.device)
+            x = self.normalization(self.images[chosen], self.dtype)
+            yield x, self.labels[chosen], float(self.lrs[step])
+
+    def update(self, x: Array, y: Array, lr: float) -> float:
+        """One step down the gradient of the loss on a batch; returns the loss before it."""
+        if self.recipe.renew:
+            self.optimizer = self.recipe.optimizer(self.model.parameters(), lr)
+        self.optimizer.lr = lr
+        loss = self.loss_func(self.model(x), y)
+        self.model.backward(self.loss_func.backward())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def train(self) -> Iterator[float]:
+        """Make the updates that are left, one for each turn of the caller's loop; yields its loss.
+
+        Raises:
+            Diverged: a loss is nan or infinite. The run is then of no more use.
+        """
+        for x, y, lr in self.batches(self.step, self.total_steps):
+            loss = self.update(x, y, lr)
+            if not math.isfinite(loss):
+                raise Diverged(self._diverged(f"the loss is {loss}"))
+            self.losses.append(loss)
+            yield loss
+
+    def check(self) -> None:
+        """Raise Diverged if a parameter is nan or infinite, which the next loss would show."""
+        for name, values in self.model.state_dict().items():
+            if not np.isfinite(backend.to_numpy(values)).all():
+                raise Diverged(self._diverged(f"{name} is not finite"))
+
+    def _diverged(self, what: str) -> str:
+        lr = self.lrs[min(self.step, self.total_steps - 1)]
+        return (
+            f"{what} at step {self.step} of {self.total_steps}, learning rate {lr:.3g}; expected a "
+            f"finite number: try a smaller --lr, such as {self.lrs.max() / 10:.1g}"
+        )
+
+
+class Evaluation(NamedTuple):
+    """How a model does on a split: mean loss, share of right answers, and logits (N, C)."""
+
+    loss: float
+    accuracy: float
+    logits: npt.NDArray[np.floating]
+
+
+def evaluate(model: Module, split: Split, normalization: Normalization) -> Evaluation:
+    """Loss and accuracy of a model over a whole split, whose last batch counts by its size."""
+    logits = predict(model, split.images, normalization)
+    losses = functional.cross_entropy_forward(logits, split.labels, reduction="none")
+    accuracy = (logits.argmax(axis=1) == split.labels).mean()
+    return Evaluation(float(losses.mean(dtype=np.float64)), float(accuracy), logits)
+
+
+def predict(
+    model: Module, images: npt.NDArray[np.uint8], normalization: Normalization
+) -> npt.NDArray[np.floating]:
+    """The logits (N, C) of images (N, 784) uint8, on the CPU."""
+    parameter = model.parameters()[0].data
+    device = backend.device_of(parameter)
+    logits = []
+    for start in range(0, len(images), 10_000):  # 31 MB of float32 inputs at a time
+        part = backend.asarray(images[start : start + 10_000], device)
+        logits.append(backend.to_numpy(model(normalization(part, parameter.dtype))))
+    return np.concatenate(logits)
