@@ -296,7 +296,7 @@ def _finish(
     plots.mistakes(out / "mistakes.png", splits.test.images, splits.test.labels, probabilities)
     summary = {
         **dataclasses.asdict(run.options),
-        "lr": float(run.lrs.max()),
+        "lr": run.lr,
         "data": None if data is None else str(data),
         "device": run.device,
         "engine": "layers",

@@ -268,7 +268,7 @@ def cross_entropy_forward(
 
     Returns:
         The loss, a scalar of logits' dtype; (N,) for reduction "none". The mean of no samples at
-        all is nan, as in PyTorch.
+        all, or of samples without weight, is nan, as in PyTorch.
 
     Raises:
         IndexError: a label is neither in 0..C-1 nor ignore_index.
@@ -277,10 +277,13 @@ def cross_entropy_forward(
     xp = get_array_module(logits)
     q, weight, total = _wanted(logits, target, weight, ignore_index, label_smoothing)
     # Where q is 0 a -inf in log p does no harm: 0 · -inf would be nan.
-    loss = -xp.where(q == 0, 0, weight * q * log_softmax_forward(logits)).sum(axis=-1)
+    loss = xp.where(q == 0, 0, weight * q * -log_softmax_forward(logits)).sum(axis=-1)
     if reduction == "none":
         return loss
-    return loss.sum() if reduction == "sum" else loss.sum() / total
+    if reduction == "sum":
+        return loss.sum()
+    # A total of 0 has no mean, though with smoothing the sum may be positive.
+    return xp.where(total == 0, xp.nan, loss.sum() / total)
 
 
 @ieee

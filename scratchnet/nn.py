@@ -367,11 +367,15 @@ class Mnist_NN(Module):
 
     def forward(self, x: Array) -> Array:
         """(N, D) -> logits (N, C)."""
-        return self.lin2(self.relu(self.lin1(x)))
+        x = self.lin1(x)
+        x = self.relu(x)
+        return self.lin2(x)
 
     def backward(self, grad_output: Array) -> Array:
         """∂L/∂logits (N, C) -> ∂L/∂x (N, D)."""
-        return self.lin1.backward(self.relu.backward(self.lin2.backward(grad_output)))
+        grad = self.lin2.backward(grad_output)
+        grad = self.relu.backward(grad)
+        return self.lin1.backward(grad)
 
 
 class CrossEntropyLoss:

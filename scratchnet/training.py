@@ -89,7 +89,7 @@ RECIPES = {
         optimizer=lambda parameters, lr: Adam(parameters, lr),
     ),
     "tutorial": Recipe(
-        "the tutorial's update: a new Adam each time, so that every step is about lr · sign(g)",
+        "the tutorial's update: a new Adam each time, so that each number moves by lr",
         lr=1e-3,
         optimizer=lambda parameters, lr: Adam(parameters, lr),
         renew=True,
@@ -140,20 +140,23 @@ class Run:
     """A training run: the model, its optimizer, and how far they have come.
 
     Attributes:
-        options, device, dtype: as given.
+        options, split, dtype: as given.
+        device: "cpu" or "cuda"; given as for `nn.Linear`.
         model: Mnist_NN.
         normalization: of its inputs.
+        lr: the learning rate; of a schedule, the peak.
         lrs: (total_steps,) the learning rate of each update.
         losses: the loss of each update so far; its length is the position of the run.
     """
 
     options: Options
     split: Split
-    device: str = "cpu"
+    device: str = "auto"
     dtype: npt.DTypeLike = np.float32
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.device = backend.resolve(self.device)
         options, images, labels = self.options, *self.split
         images, labels = images[: options.limit], labels[: options.limit]
         self.recipe = RECIPES[options.recipe]
@@ -167,13 +170,13 @@ class Run:
             generator=np.random.default_rng(options.seed),
         )
         self.loss_func = CrossEntropyLoss()
-        lr = self.recipe.lr if options.lr is None else options.lr
-        self.optimizer = self.recipe.optimizer(self.model.parameters(), lr)
+        self.lr = self.recipe.lr if options.lr is None else options.lr
+        self.optimizer = self.recipe.optimizer(self.model.parameters(), self.lr)
         self.steps_per_epoch = math.ceil(len(labels) / options.batch_size)
         self.total_steps = options.epochs * self.steps_per_epoch
-        self.lrs = np.full(self.total_steps, lr)
+        self.lrs = np.full(self.total_steps, self.lr)
         if self.recipe.one_cycle:
-            schedule = OneCycleLR(self.optimizer, lr, self.total_steps, cycle_momentum=False)
+            schedule = OneCycleLR(self.optimizer, self.lr, self.total_steps, cycle_momentum=False)
             self.lrs[:] = [schedule.at(step)[0] for step in range(self.total_steps)]
 
     @functools.cached_property
@@ -236,7 +239,7 @@ class Run:
         lr = self.lrs[min(self.step, self.total_steps - 1)]
         return (
             f"{what} at step {self.step} of {self.total_steps}, learning rate {lr:.3g}; expected a "
-            f"finite number: try a smaller --lr, such as {self.lrs.max() / 10:.1g}"
+            f"finite number: try a smaller --lr, such as {self.lr / 10:.1g}"
         )
 
 

@@ -15,7 +15,7 @@ settings.register_profile("dev", deadline=None, max_examples=100, print_blob=Tru
 settings.register_profile("nightly", deadline=None, max_examples=10_000, print_blob=True)
 settings.load_profile("dev")
 
-# The arrays are small, and pytest-xdist's workers would fight over the cores.
+# The arrays are small: more threads would only wait for one another.
 torch.set_num_threads(1)
 threadpool_limits(1)
 

@@ -298,9 +298,6 @@ def assert_equal_at_the_edge(actual: Array, expected: Array) -> None:
         pytest.param([[-INF, 1.0]], [1], {"label_smoothing": 0.1}, id="-inf, smoothed"),
         pytest.param([[-INF, 1.0]], [1], {"label_smoothing": 1.0}, id="-inf, fully smoothed"),
         pytest.param(
-            [[-INF, 1.0]], [0], {"label_smoothing": 1.0}, id="-inf at the label, fully smoothed"
-        ),
-        pytest.param(
             [[-INF, 1.0]],
             [1],
             {"weight": [0.0, 1.0], "label_smoothing": 0.1},
@@ -365,6 +362,23 @@ def test_cross_entropy_at_the_edges_is_that_of_torch(
     loss, gradient = torch_cross_entropy(problem, dtype)
     assert_equal_at_the_edge(cross_entropy_loss(xp, problem), loss)
     assert_equal_at_the_edge(cross_entropy_gradient(xp, problem), gradient)
+
+
+@DTYPES
+def test_full_smoothing_treats_the_label_like_any_class_and_torch_does_not(
+    xp: ModuleType, dtype: Dtype
+) -> None:
+    """With s = 1 every class has the share 1/C, so -inf costs inf wherever it stands. PyTorch takes
+    the label's share in two parts, and multiplies its infinite loss by 1 - s = 0: nan."""
+    logits = np.array([[-INF, 1.0]], dtype)
+    for label in (0, 1):
+        target = np.array([label])
+        loss = run(xp, ours.cross_entropy_forward, logits, target, label_smoothing=1.0)
+        assert loss == INF
+    theirs = reference.cross_entropy(
+        torch.from_numpy(logits), torch.tensor([0]), label_smoothing=1.0
+    )
+    assert torch.isnan(theirs)
 
 
 @DTYPES

@@ -55,9 +55,8 @@ class Twin:
         self.recipe = run.options.recipe
         self.model = mnist_nn.Mnist_NN(hidden=run.options.hidden).double()
         self.take(run)
-        lr = float(run.lrs.max())
+        lr = run.lr
         if self.recipe == "one-cycle":
-            lr = RECIPES["one-cycle"].lr if run.options.lr is None else run.options.lr
             self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
                 self.model.parameters(), lr, betas=(0.9, 0.99), weight_decay=0.01
             )
