@@ -74,12 +74,12 @@ def array_module(device: str) -> ModuleType:
 
 
 def get_array_module(array: Array) -> ModuleType:
-    """numpy or cupy, by the type of an array.
+    """numpy or cupy, by the type of an array (or of a NumPy scalar, which counts as one).
 
     Raises:
         TypeError: the argument is neither a NumPy nor a CuPy array.
     """
-    if isinstance(array, np.ndarray):
+    if isinstance(array, np.ndarray | np.generic):
         return np
     module = sys.modules.get("cupy")
     if module is not None and isinstance(array, module.ndarray):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ from safetensors.numpy import save
 from scratchnet import backend, files
 from scratchnet.errors import InputError
 from scratchnet.mnist import Split
-from scratchnet.nn import Mnist_NN
+from scratchnet.nn import Mnist_NN, Module
+from scratchnet.optim import Optimizer
 from scratchnet.training import Normalization, Options, Run
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -34,19 +36,38 @@ RUN = "checkpoint.safetensors"
 FORMAT = 1
 
 
-def save_model(path: Path, model: Mnist_NN, normalization: Normalization) -> None:
+@dataclass(frozen=True)
+class SavedModel:
+    """A model, and what one has to know to use it.
+
+    Attributes:
+        model: the network.
+        normalization: of its inputs.
+        data: the folder of the images it was trained on; None for the bundled MNIST.
+    """
+
+    model: Mnist_NN
+    normalization: Normalization
+    data: Path | None = None
+
+
+def save_model(
+    path: Path, model: Mnist_NN, normalization: Normalization, data: Path | None = None
+) -> None:
     """Write a model: lin1.weight (H, D), lin1.bias (H,), lin2.weight (C, H), lin2.bias (C,).
 
-    `safetensors.torch.load_file` reads it for the state_dict of the same model in PyTorch.
+    `safetensors.torch.load_file` reads it for the state_dict of the same model in PyTorch, which
+    then needs the same inputs: (pixels / 255 - mean) / std, as `normalization` has them.
 
     Raises:
         InputError: it can't be written; a file that was there is as it was.
     """
     arrays = {name: backend.to_numpy(value) for name, value in model.state_dict().items()}
-    _write(path, arrays, {"normalization": dataclasses.asdict(normalization)})
+    info = {"normalization": dataclasses.asdict(normalization), "data": _absolute(data)}
+    _write(path, arrays, info)
 
 
-def load_model(path: Path, device: str = "auto") -> tuple[Mnist_NN, Normalization]:
+def load_model(path: Path, device: str = "auto") -> SavedModel:
     """Read a model, and how its inputs are normalized.
 
     Args:
@@ -54,27 +75,33 @@ def load_model(path: Path, device: str = "auto") -> tuple[Mnist_NN, Normalizatio
         device: as for `nn.Linear`.
 
     Returns:
-        The model, of the sizes and dtype in the file, and its normalization. A file that says none,
-        such as one that PyTorch wrote, is of a model that takes pixels in [0, 1].
+        The model, of the sizes and dtype in the file. A file that says no normalization, such as
+        one that PyTorch wrote, is of a model that takes pixels in [0, 1].
 
     Raises:
-        InputError: the file is missing, damaged, or no Mnist_NN.
+        InputError: the file is missing, damaged, no Mnist_NN, or has numbers that are not finite.
     """
     path = path / MODEL if path.is_dir() else path
     arrays, info = _read(path)
+    if "options" in info:
+        raise InputError(f"{path}: is the checkpoint of a run; expected its folder, or its {MODEL}")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{path}: {name} is not finite; expected the model of a run that is")
     try:
         (hidden, in_features), classes = arrays["lin1.weight"].shape, len(arrays["lin2.bias"])
         dtype = arrays["lin1.weight"].dtype
         model = Mnist_NN(in_features, hidden, classes, device=device, dtype=dtype)
         model.load_state_dict(arrays)
-        return model, Normalization(**info.get("normalization", {}))
+        data = Path(info["data"]) if info.get("data") else None
+        return SavedModel(model, Normalization(**info.get("normalization", {})), data)
     except (KeyError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        found = {name: array.shape for name, array in arrays.items()}
+        found = [f"{name} {array.dtype}{array.shape}" for name, array in arrays.items()]
         raise InputError(
-            f"{path}: holds no Mnist_NN, but {found or 'nothing'}; expected float32 or float64 "
-            "lin1.weight (H, D), lin1.bias (H,), lin2.weight (C, H) and lin2.bias (C,)"
+            f"{path}: holds no Mnist_NN, but {', '.join(found) or 'nothing'}; expected float32 "
+            "or float64 lin1.weight (H, D), lin1.bias (H,), lin2.weight (C, H) and lin2.bias (C,)"
         ) from error
 
 
@@ -89,19 +116,14 @@ def save_run(path: Path, run: Run, data: Path | None = None) -> None:
     Raises:
         InputError: it can't be written; a file that was there is as it was.
     """
-    optimizer = run.optimizer.state_dict()
-    arrays = {f"model.{name}": value for name, value in run.model.state_dict().items()}
-    for i, entry in optimizer["state"].items():
-        step = {f"optimizer.{i}.step": np.array(entry.pop("step"))}
-        arrays |= step | {f"optimizer.{i}.{name}": value for name, value in entry.items()}
-    arrays = {name: backend.to_numpy(value) for name, value in arrays.items()}
+    arrays = _state(run.model, run.optimizer)
     arrays["losses"] = np.array(run.losses, dtype=np.float64)
     info = {
         "options": dataclasses.asdict(run.options),
         "device": run.device,
         "dtype": np.dtype(run.dtype).name,
-        "param_groups": optimizer["param_groups"],
-        "data": None if data is None else str(data.resolve()),
+        "param_groups": run.optimizer.state_dict()["param_groups"],
+        "data": _absolute(data),
         "data_crc32": run.data_crc32,
     }
     _write(path, arrays, info)
@@ -159,8 +181,8 @@ class SavedRun:
         run = Run(options, split, device, self._info["dtype"])
         if run.data_crc32 != self._info["data_crc32"]:
             raise InputError(
-                f"{self.path}: the run was started with other training data than is now in "
-                f"{self.data or 'the package'}; expected the same: give its folder as --data"
+                f"{self.path}: the run was started with other training data; expected that of "
+                f"{self.data or 'the bundled MNIST'}: give the folder where it is now as --data"
             )
         if run.recipe.one_cycle and options != self.options:
             raise InputError(
@@ -169,29 +191,66 @@ class SavedRun:
             )
         run.losses = self._arrays["losses"].tolist()
         if run.step > run.total_steps:
+            least = math.ceil(run.step / run.steps_per_epoch)
             raise InputError(
                 f"{self.path}: the run has made {run.step} updates already; "
-                f"expected epochs of more than {run.total_steps} in all"
+                f"expected --epochs of at least {least}"
             )
-        run.model.load_state_dict(self._group("model."))
-        run.optimizer.load_state_dict(
-            {"param_groups": self._info["param_groups"], "state": self._optimizer_state()}
-        )
+        _set_state(self._arrays, run.model, run.optimizer, self._info["param_groups"])
         return run
 
-    def _group(self, prefix: str) -> Arrays:
-        return {
-            name.removeprefix(prefix): array
-            for name, array in self._arrays.items()
-            if name.startswith(prefix)
-        }
 
-    def _optimizer_state(self) -> dict[int, Arrays]:
-        state: dict[int, Arrays] = {}
-        for key, array in self._group("optimizer.").items():
-            i, name = key.split(".")
-            state.setdefault(int(i), {})[name] = array
-        return state
+def save_state(path: Path, model: Module, optimizer: Optimizer) -> None:
+    """Write the parameters of any model and the state of its optimizer.
+
+    The names are `model.NAME`, `optimizer.I.step` and `optimizer.I.VECTOR`, where I is the
+    parameter's position: the same as in the checkpoint of a run.
+
+    Raises:
+        InputError: it can't be written; a file that was there is as it was.
+    """
+    _write(path, _state(model, optimizer), {})
+
+
+def load_state(path: Path, model: Module, optimizer: Optimizer) -> None:
+    """Take over what `save_state` or `save_run` has written, or PyTorch's side in `reference`.
+
+    The optimizer's options, such as its learning rate, stay as they are.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another model or optimizer.
+    """
+    arrays, _ = _read(path)
+    try:
+        _set_state(arrays, model, optimizer, optimizer.state_dict()["param_groups"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: holds no state of this model and optimizer: {error}") from error
+
+
+def _state(model: Module, optimizer: Optimizer) -> Arrays:
+    arrays = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for i, entry in optimizer.state_dict()["state"].items():
+        step = {f"optimizer.{i}.step": np.array(entry.pop("step"))}
+        arrays |= step | {f"optimizer.{i}.{name}": value for name, value in entry.items()}
+    return {name: backend.to_numpy(value) for name, value in arrays.items()}
+
+
+def _set_state(arrays: Arrays, model: Module, optimizer: Optimizer, param_groups: Any) -> None:
+    state: dict[int, Arrays] = {}
+    parameters: Arrays = {}
+    for key, array in arrays.items():
+        kind, _, name = key.partition(".")
+        if kind == "model":
+            parameters[name] = array
+        elif kind == "optimizer":
+            i, _, vector = name.partition(".")
+            state.setdefault(int(i), {})[vector] = array
+    model.load_state_dict(parameters)
+    optimizer.load_state_dict({"param_groups": param_groups, "state": state})
+
+
+def _absolute(data: Path | None) -> str | None:
+    return None if data is None else str(data.resolve())
 
 
 def _write(path: Path, arrays: Arrays, info: Mapping[str, Any]) -> None:
@@ -202,6 +261,8 @@ def _write(path: Path, arrays: Arrays, info: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """The arrays, and what scratchnet noted beside them: {} in a file that others wrote."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+        raise InputError(f"{path}: is not a file; expected a safetensors file there")
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

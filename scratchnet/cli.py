@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import platform
+import shlex
 import signal
 import sys
 import time
@@ -15,24 +17,26 @@ from typing import Any, TypeVar
 
 import click
 import numpy as np
+import numpy.typing as npt
 from click.core import ParameterSource
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import scratchnet
 from scratchnet import backend, checkpoint, files, functional, mnist
-from scratchnet.checkpoint import SavedRun
+from scratchnet.checkpoint import SavedModel, SavedRun
 from scratchnet.errors import InputError
 from scratchnet.training import RECIPES, Diverged, Options, Run, evaluate
 from scratchnet.training import predict as predict_logits
 
 DEFAULTS = Options()
 SUMMARY = "summary.json"
+LAST = "mistakes.png"  # of what a complete run leaves
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Commands(click.Group):
-    """A group whose commands tell the user's errors in one line, and a programmer's in full."""
+class OneLineErrors(click.Command):
+    """A command that tells the user's errors in one line, and a programmer's in full."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -40,8 +44,19 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
-        except (InputError, Diverged, OSError) as error:
+        except (InputError, Diverged) as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
+        except MemoryError as error:
+            raise click.ClickException(
+                f"not enough memory: {error}; try smaller --hidden, --batch-size or --epochs"
+            ) from error
+
+
+class Commands(OneLineErrors, click.Group):
+    """A group of such commands."""
 
 
 def _folder_option(name: str, help: str) -> Callable[[Command], Command]:
@@ -106,13 +121,21 @@ def train(
     else:
         run, splits, data, out = _resumed_run(ctx, resume, data, device)
     click.echo(f"{_describe(run)} -> {out}")
-    if run.step == run.total_steps and (out / SUMMARY).exists():
+    if run.step == run.total_steps and (out / LAST).exists():
         click.echo(f"this run is complete: see {out / SUMMARY}")
         return
-    resumed_at = run.step
-    seconds = _train(run, splits.validation, out, data, save_every)
-    _finish(run, splits, out, data, resumed_at, seconds)
+    try:
+        with files.lock(out):
+            accuracies = _train_and_finish(run, splits, out, data, save_every)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; {_go_on(out)}", err=True)
+        sys.exit(128 + signal.SIGINT)
+    click.echo(accuracies)
     click.echo(f"the whole command took {time.perf_counter() - start:.1f} s")
+
+
+def _go_on(out: Path) -> str:
+    return f"go on with: scratchnet train --resume={shlex.quote(str(out))}"
 
 
 def _new_run(
@@ -164,7 +187,8 @@ def _make_folder(out: Path | None) -> Path:
             number += 1
     if (out / checkpoint.RUN).exists():
         raise InputError(
-            f"{out}: holds a run already; go on with it by --resume {out}, or give another --out"
+            f"{out}: holds a run already; expected a new folder: give another --out, or "
+            f"{_go_on(out)}"
         )
     out.mkdir(parents=True, exist_ok=True)
     return out
@@ -189,7 +213,7 @@ def _train(
         nonlocal saved
         run.check()
         checkpoint.save_run(out / checkpoint.RUN, run, data)
-        checkpoint.save_model(out / checkpoint.MODEL, run.model, run.normalization)
+        checkpoint.save_model(out / checkpoint.MODEL, run.model, run.normalization, data)
         saved = run.step
 
     save()
@@ -207,8 +231,7 @@ def _train(
                 if interrupted:
                     save()
                     click.echo(
-                        f"interrupted after step {run.step} of {run.total_steps}; "
-                        f"go on with: scratchnet train --resume {out}",
+                        f"interrupted after step {run.step} of {run.total_steps}; {_go_on(out)}",
                         err=True,
                     )
                     sys.exit(128 + interrupted[0])  # as a shell has it
@@ -228,13 +251,14 @@ def _interrupts() -> Iterator[list[int]]:
     Ctrl-C is the usual one.
     """
     received: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM)
+    kinds = [signal.SIGINT, signal.SIGTERM]
     before = {kind: signal.getsignal(kind) for kind in kinds}
 
     def receive(kind: int, _frame: Any) -> None:
         received.append(kind)
         signal.signal(kind, before[signal.Signals(kind)])
 
+    kinds = [kind for kind in kinds if before[kind] is not signal.SIG_IGN]
     for kind in kinds:
         signal.signal(kind, receive)
     try:
@@ -254,7 +278,8 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
         self.run = run
         # Enough for two digits, few enough not to slow the training down.
         self.sample = mnist.Split(validation.images[:2000], validation.labels[:2000])
-        self.bar = tqdm(total=run.total_steps, initial=run.step, unit="step", disable=None)
+        silent = sys.stderr is None or not sys.stderr.isatty()
+        self.bar = tqdm(total=run.total_steps, initial=run.step, unit="step", disable=silent)
         self.shown = 0.0
 
     def update(self) -> None:
@@ -270,51 +295,59 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
         self.bar.close()
 
 
-def _finish(
-    run: Run,
-    splits: mnist.Mnist,
-    out: Path,
-    data: Path | None,
-    resumed_at: int,
-    seconds: float,
-) -> None:
-    """Judge the model, and write what is for reading: summary, losses and pictures."""
-    from scratchnet import plots  # brings matplotlib, which takes half a second
-
+def _train_and_finish(
+    run: Run, splits: mnist.Mnist, out: Path, data: Path | None, save_every: int
+) -> str:
+    """Train, and write what is for reading: losses, summary and pictures. Returns how it went."""
+    resumed_at = run.step
+    seconds = _train(run, splits.validation, out, data, save_every)
     validation = evaluate(run.model, splits.validation, run.normalization)
     test = evaluate(run.model, splits.test, run.normalization)
-    steps = run.step - resumed_at
-    click.echo(
-        f"validation accuracy {validation.accuracy:.2%}, test accuracy {test.accuracy:.2%}; "
-        f"{steps} steps in {seconds:.2f} s"
-    )
     files.write(out / "losses.csv", _losses_csv(run).encode())
+    if run.step > resumed_at or not (out / SUMMARY).exists():
+        summary = {
+            **dataclasses.asdict(run.options),
+            "lr": run.lr,
+            "data": None if data is None else str(data),
+            "device": run.device,
+            "engine": "layers",
+            "normalization": dataclasses.asdict(run.normalization),
+            "steps": run.step,
+            "resumed_at_step": resumed_at,
+            "seconds": round(seconds, 4),
+            "validation_loss": validation.loss,
+            "validation_accuracy": validation.accuracy,
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy,
+            "versions": _versions(run.device),
+        }
+        files.write(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    _draw(run, splits.test, test.logits, out)
+    return (
+        f"validation accuracy {validation.accuracy:.2%}, test accuracy {test.accuracy:.2%}; "
+        f"{run.step - resumed_at} steps in {seconds:.2f} s"
+    )
+
+
+def _versions(device: str) -> dict[str, str]:
+    versions = {
+        "scratchnet": scratchnet.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    return versions | ({"cupy": backend.cupy().__version__} if device == "cuda" else {})
+
+
+def _draw(run: Run, test: mnist.Split, logits: npt.NDArray[np.floating], out: Path) -> None:
+    # A notebook names a backend in the environment, which matplotlib may not find from here.
+    os.environ["MPLBACKEND"] = "agg"
+    from scratchnet import plots  # brings matplotlib, which takes half a second
+
     plots.losses(out / "losses.png", run.losses, run.lrs, run.steps_per_epoch)
     plots.weights(out / "weights.png", backend.to_numpy(run.model.lin1.weight.data))
-    plots.confusion(out / "confusion.png", splits.test.labels, test.logits.argmax(axis=1))
-    probabilities = functional.softmax_forward(test.logits)
-    plots.mistakes(out / "mistakes.png", splits.test.images, splits.test.labels, probabilities)
-    summary = {
-        **dataclasses.asdict(run.options),
-        "lr": run.lr,
-        "data": None if data is None else str(data),
-        "device": run.device,
-        "engine": "layers",
-        "steps": run.step,
-        "resumed_at_step": resumed_at,
-        "seconds": round(seconds, 4),
-        "validation_loss": validation.loss,
-        "validation_accuracy": validation.accuracy,
-        "test_loss": test.loss,
-        "test_accuracy": test.accuracy,
-        "versions": {
-            "scratchnet": scratchnet.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        }
-        | ({"cupy": backend.cupy().__version__} if run.device == "cuda" else {}),
-    }
-    files.write(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    plots.confusion(out / "confusion.png", test.labels, logits.argmax(axis=1))
+    probabilities = functional.softmax_forward(logits)
+    plots.mistakes(out / LAST, test.images, test.labels, probabilities)
 
 
 def _losses_csv(run: Run) -> str:
@@ -326,7 +359,10 @@ def _losses_csv(run: Run) -> str:
 
 @main.command("evaluate")
 @click.argument("path", metavar="CHECKPOINT", type=click.Path(path_type=Path))
-@data_option
+@_folder_option(
+    "--data",
+    "Folder with the four IDX files of the images.  [default: those that it was trained on]",
+)
 @device_option
 def evaluate_command(path: Path, data: Path | None, device: str) -> None:
     """Loss and accuracy of a model on the validation and the test images.
@@ -334,11 +370,25 @@ def evaluate_command(path: Path, data: Path | None, device: str) -> None:
     CHECKPOINT is the folder of a run, or a safetensors file with Mnist_NN's parameters, from
     scratchnet or PyTorch.
     """
-    model, normalization = checkpoint.load_model(path, _resolve(device))
+    saved = _load_model(path, device)
+    data = data or saved.data
     splits = mnist.load(data)
+    click.echo(f"on {data or 'the bundled MNIST'}")
     for name, split in (("validation", splits.validation), ("test", splits.test)):
-        result = evaluate(model, split, normalization)
+        result = evaluate(saved.model, split, saved.normalization)
         click.echo(f"{name:<10}  loss {result.loss:.4f}  accuracy {result.accuracy:.2%}")
+
+
+def _load_model(path: Path, device: str) -> SavedModel:
+    """A model for MNIST's images."""
+    saved = checkpoint.load_model(path, _resolve(device))
+    (_, inputs), (classes, _) = saved.model.lin1.weight.shape, saved.model.lin2.weight.shape
+    if (inputs, classes) != (784, 10):
+        raise InputError(
+            f"{path}: is of a network with {inputs} inputs and {classes} classes; "
+            "expected 784 pixels and 10 digits"
+        )
+    return saved
 
 
 @main.command()
@@ -352,7 +402,7 @@ def predict(path: Path, images: tuple[str, ...], device: str) -> None:
     """
     from scratchnet import digits
 
-    model, normalization = checkpoint.load_model(path, _resolve(device))
+    saved = _load_model(path, device)
     failed = False
     for image in images:
         try:
@@ -361,7 +411,7 @@ def predict(path: Path, images: tuple[str, ...], device: str) -> None:
             click.echo(f"Error: {error}", err=True)
             failed = True
             continue
-        logits = predict_logits(model, digit.reshape(1, -1), normalization)
+        logits = predict_logits(saved.model, digit.reshape(1, -1), saved.normalization)
         (probabilities,) = functional.softmax_forward(logits)
         best = int(probabilities.argmax())
         click.echo(digits.as_text(digit))

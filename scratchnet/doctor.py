@@ -30,7 +30,8 @@ def report() -> Iterator[tuple[str, str]]:
     reason = backend.why_no_gpu()
     wheel = "cupy-cuda12x" if isinstance(driver, int) and driver < 13000 else "cupy-cuda13x"
     if reason:
-        yield "CuPy", f'{reason}; only a GPU needs it: pip install "{wheel}[ctk]"'
+        remedy = f'only a GPU needs it: pip install "{wheel}[ctk]"'
+        yield "CuPy", f"{reason}; {remedy if reason == backend.NO_CUPY else 'see CUDA driver'}"
         yield "device", "cpu"
         return
     cupy = backend.cupy()

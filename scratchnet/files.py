@@ -4,9 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from scratchnet.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder that they would lock too. (Windows: no lock.)
+
+    Raises:
+        InputError: another process is in it.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another process is training here; expected a folder of its own for "
+                "each run: wait for it, or give another --out"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -27,8 +57,8 @@ def write(path: Path, content: bytes) -> None:
         os.replace(beside, path)
     except OSError as error:
         raise InputError(
-            f"{path}: can't be written ({error.strerror or error}); expected a file name in a "
-            "folder with space left that can be written to; choose another"
+            f"{path}: can't be written ({error.strerror or error}); expected a folder that can be "
+            "written to, with space left; free some, or choose another"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # it is gone, or its folder never was

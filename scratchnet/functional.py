@@ -6,16 +6,17 @@ it changes with your *input*? The chain rule answers: sum over all the outputs t
 
     ∂L/∂x[i] = Σ_j  ∂L/∂y[j] · ∂y[j]/∂x[i].
 
-So X_backward takes grad_output, of y's shape, then the inputs of X_forward, and returns gradients
+So X_backward takes grad_output, of y's shape, and the inputs of X_forward, and returns gradients
 of the inputs' shapes. Nothing is remembered between the two, and no argument is changed.
 
-Shapes: N batch, D features in, H features out, C classes. Arrays are NumPy's or CuPy's, all of one
-dtype, float32 or float64, which the results have too. inf and nan go the way that IEEE 754 sends
-them, as in PyTorch, and no warning is printed. Every function raises TypeError for another dtype
-and ValueError for shapes that do not fit.
+Shapes: N batch, D features in, H features out, C classes. Arrays are NumPy's or CuPy's; all but
+class numbers have one dtype, float32 or float64, which the results have too. inf and nan go the
+way that IEEE 754 sends them, as in PyTorch, and no warning is printed. Every function raises
+TypeError for another dtype and ValueError for shapes that do not fit.
 
 Read from top to bottom: `linear` and `relu` are the layers, `softmax` and `log_softmax` lead to
-`cross_entropy`, whose gradient is the short and famous p - q.
+`cross_entropy`, whose gradient is the short and famous p - q. The loss is a mean over the batch, so
+each sample's gradient is divided by N, and the learning rate need not change with the batch size.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ def relu_backward(grad_output: Array, x: Array) -> Array:
     """Gradient of y = max(x, 0): grad_output where x > 0, and 0 where x <= 0.
 
     y follows x where x > 0 (slope 1) and is constant where x < 0 (slope 0). At 0 there is no
-    derivative; PyTorch takes 0, and so do we. A choice and not a product: grad_output * (x > 0)
-    would turn an upstream inf at a closed unit into nan.
+    derivative; PyTorch takes 0, and so do we. It is computed by choosing, with `where`, and not
+    by multiplying: grad_output * (x > 0) would be inf · 0 = nan for an infinite grad_output.
 
     Args:
         grad_output: ∂L/∂y, x's shape.
@@ -170,7 +171,7 @@ def softmax_forward(x: Array) -> Array:
         x: (..., C), usually (N, C).
 
     Returns:
-        p: x's shape; each row is positive and sums to 1.
+        p: x's shape; no entry is negative, and each row sums to 1.
     """
     _check_floats(x=x)
     e = get_array_module(x).exp(x - x.max(axis=-1, keepdims=True))
@@ -297,7 +298,7 @@ def cross_entropy_backward(
     label_smoothing: float = 0.0,
     grad_output: Array | float = 1.0,
 ) -> Array:
-    """Gradient of the softmax cross-entropy: p - q, for each sample, over N.
+    """Gradient of the softmax cross-entropy: (p - q) / N for each sample.
 
     Let a[n, c] = weight[c] q[n, c], divided by Σ_n weight[y_n] for the mean: what the loss takes of
     each -log p[n, c]. So ∂L/∂(log p) = -a, and log_softmax's gradient makes of it
@@ -342,7 +343,7 @@ def _wanted(
     """What the loss wants of each sample.
 
     Returns:
-        q: (N, C), the distribution wanted, 0 throughout in the rows that are ignored.
+        q: (N, C), the distribution wanted of each row, or 0 throughout where it is ignored.
         weight: (C,), the class weights, 1 where none are given.
         total: what the mean divides by, Σ_n weight[y_n] over the rows that are not ignored.
     """
@@ -375,14 +376,15 @@ def _check_floats(**arrays: Array | None) -> None:
         get_array_module(array)
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(
-                f"{name} has dtype {array.dtype}; expected float32 or float64: use {name}.astype"
+                f"{name} has dtype {array.dtype}; expected float32 or float64: "
+                f"use {name}.astype('float32')"
             )
         if dtype is None:
             first, dtype = name, array.dtype
         elif array.dtype != dtype:
             raise TypeError(
                 f"{name} has dtype {array.dtype}, but {first} has {dtype}; "
-                f"expected one dtype for all: use {name}.astype({first}.dtype)"
+                f"expected one dtype for all: use {first}.astype({name}.dtype), or the reverse"
             )
 
 

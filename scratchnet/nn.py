@@ -2,11 +2,13 @@
 
 There is no tape. A layer's `forward` keeps its input; its `backward` takes ∂L/∂output, adds to the
 gradients of its parameters, and returns ∂L/∂input. A network's backward is its layers' backward in
-reverse order. One backward belongs to one forward, the last.
+reverse order. One backward belongs to one forward, the last. The input is kept, not copied: change
+neither it nor the parameters in between.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -32,9 +34,10 @@ class Parameter:
     """An array that is trained: a stretch of a flat buffer, seen in its shape.
 
     Attributes:
-        data: the values, a view; assigning to it copies into the buffer.
+        data: the values, a view; assigning to it copies into the buffer. Ask for it anew after
+            `Module.parameters` or `Module.to`, which may move it.
         grad: ∂L/∂data of the same shape, a view; None until a backward has added to it.
-        shape: its shape.
+        shape: its shape. Values and gradients of another raise ValueError; nothing is broadcast.
     """
 
     def __init__(self, data: Array) -> None:
@@ -63,7 +66,7 @@ class Parameter:
 
     @data.setter
     def data(self, value: Array) -> None:
-        self.data[...] = value
+        self._set(self.buffer.data, value)
 
     @property
     def grad(self) -> Array | None:
@@ -73,7 +76,7 @@ class Parameter:
     @grad.setter
     def grad(self, value: Array | None) -> None:
         if value is not None:
-            self._view(self.buffer.grad)[...] = value
+            self._set(self.buffer.grad, value)
         self._has_grad = value is not None
 
     def add_grad(self, grad: Array) -> None:
@@ -84,16 +87,28 @@ class Parameter:
         """Copy values and gradient into another buffer, and live there from now on."""
         data, grad = self.data, self._view(self.buffer.grad)
         self.buffer, self.start = buffer, start
-        self.data = data
-        self._view(buffer.grad)[...] = grad
+        self._set(buffer.data, data)
+        self._set(buffer.grad, grad)
 
     def _view(self, flat: Array) -> Array:
         return flat[self.start : self.stop].reshape(self.shape)
+
+    def _set(self, flat: Array, value: Array) -> None:
+        if np.shape(value) != self.shape:
+            raise ValueError(f"a value has shape {np.shape(value)}; expected {self.shape}")
+        self._view(flat)[...] = value
 
 
 def adjoin(first: Parameter, second: Parameter) -> bool:
     """Whether the second parameter begins where the first ends, in the same buffer."""
     return first.buffer is second.buffer and first.stop == second.start
+
+
+def check_one_kind(parameters: list[Parameter]) -> None:
+    """Raise ValueError unless the parameters are of one dtype on one device."""
+    kinds = {(str(p.data.dtype), backend.device_of(p.data)) for p in parameters}
+    if len(kinds) > 1:
+        raise ValueError(f"parameters are of {sorted(kinds)}; expected one dtype and one device")
 
 
 def flatten(parameters: list[Parameter]) -> None:
@@ -105,9 +120,7 @@ def flatten(parameters: list[Parameter]) -> None:
     if all(itertools.starmap(adjoin, itertools.pairwise(parameters))):
         return
     first = parameters[0].data
-    kinds = {(str(p.data.dtype), backend.device_of(p.data)) for p in parameters}
-    if len(kinds) > 1:
-        raise ValueError(f"parameters are of {sorted(kinds)}; expected one dtype and one device")
+    check_one_kind(parameters)
     size = sum(parameter.size for parameter in parameters)
     buffer = Buffer(backend.get_array_module(first).empty(size, dtype=first.dtype))
     start = 0
@@ -120,7 +133,7 @@ class Module:
     """A differentiable function with parameters. Subclasses write `forward` and `backward`.
 
     Parameters and submodules are found among the attributes, in the order of their assignment, and
-    named after them, as in PyTorch: `lin1.weight`.
+    named after them, as in PyTorch: `lin1.weight`. For a list of layers use `Sequential`.
     """
 
     _saved: Any = None  # from forward, for backward
@@ -153,7 +166,10 @@ class Module:
                 yield from value.named_parameters(f"{prefix}{name}.")
 
     def parameters(self) -> list[Parameter]:
-        """All parameters, which from now on lie one behind the other in one flat buffer."""
+        """All parameters, which from now on lie one behind the other in one flat buffer.
+
+        Views of their `data` that were taken before do not follow.
+        """
         parameters = list({id(p): p for _, p in self.named_parameters()}.values())
         flatten(parameters)
         return parameters
@@ -220,7 +236,8 @@ class Linear(Module):
         bias: whether there is a b; default True.
         device: "auto" (the GPU where there is one; default), "cpu" or "cuda".
         dtype: float32 (default) or float64.
-        generator: where the initial values come from; default a new numpy.random.default_rng().
+        generator: where the initial values come from, a numpy.random.Generator or a seed; default a
+            new one.
 
     Attributes:
         weight: (H, D), and bias: (H,) or None, both U(-1/√D, 1/√D) at first, as in torch.nn.Linear.
@@ -237,13 +254,13 @@ class Linear(Module):
         *,
         device: str = "auto",
         dtype: npt.DTypeLike = np.float32,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ) -> None:
         if in_features < 1 or out_features < 1:
             raise ValueError(
                 f"Linear({in_features}, {out_features}): both sizes must be at least 1"
             )
-        generator = generator or np.random.default_rng()
+        generator = np.random.default_rng(generator)
         bound = 1 / math.sqrt(in_features)
 
         def initial(*shape: int) -> Parameter:
@@ -261,10 +278,10 @@ class Linear(Module):
 
     def backward(self, grad_output: Array) -> Array:
         """(N, H) -> (N, D)."""
-        x = _recall(self)
-        grad_x, grad_weight, grad_bias = functional.linear_backward(
-            grad_output, x, self.weight.data
-        )
+        with _recalled(self) as x:
+            grad_x, grad_weight, grad_bias = functional.linear_backward(
+                grad_output, x, self.weight.data
+            )
         self.weight.add_grad(grad_weight)
         if self.bias is not None:
             self.bias.add_grad(grad_bias)
@@ -281,7 +298,8 @@ class ReLU(Module):
 
     def backward(self, grad_output: Array) -> Array:
         """x's shape, kept."""
-        return functional.relu_backward(grad_output, _recall(self))
+        with _recalled(self) as x:
+            return functional.relu_backward(grad_output, x)
 
 
 class Sigmoid(Module):
@@ -294,7 +312,8 @@ class Sigmoid(Module):
 
     def backward(self, grad_output: Array) -> Array:
         """x's shape, kept."""
-        return functional.sigmoid_backward(grad_output, _recall(self))
+        with _recalled(self) as x:
+            return functional.sigmoid_backward(grad_output, x)
 
 
 class Softmax(Module):
@@ -307,7 +326,8 @@ class Softmax(Module):
 
     def backward(self, grad_output: Array) -> Array:
         """(..., C), kept."""
-        return functional.softmax_backward(grad_output, _recall(self))
+        with _recalled(self) as x:
+            return functional.softmax_backward(grad_output, x)
 
 
 class Sequential(Module):
@@ -326,6 +346,7 @@ class Sequential(Module):
         """Named by position, as in PyTorch: `0.weight`, `0.bias`, `2.weight`, ..."""
         for position, layer in enumerate(self.layers):
             yield from layer.named_parameters(f"{prefix}{position}.")
+        yield from super().named_parameters(prefix)
 
     def forward(self, x: Array) -> Array:
         """The layers' forward in order."""
@@ -358,9 +379,9 @@ class Mnist_NN(Module):
         *,
         device: str = "auto",
         dtype: npt.DTypeLike = np.float32,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ) -> None:
-        generator = generator or np.random.default_rng()
+        generator = np.random.default_rng(generator)
         self.lin1 = Linear(in_features, hidden, device=device, dtype=dtype, generator=generator)
         self.relu = ReLU()
         self.lin2 = Linear(hidden, classes, device=device, dtype=dtype, generator=generator)
@@ -419,18 +440,19 @@ class CrossEntropyLoss:
 
     def backward(self, grad_output: Array | float = 1.0) -> Array:
         """∂L/∂logits, (N, C), of the last forward; grad_output is ∂L/∂loss, default 1."""
-        logits, target = _recall(self)
-        return functional.cross_entropy_backward(
-            logits, target, **self.options, grad_output=grad_output
-        )
+        with _recalled(self) as (logits, target):
+            return functional.cross_entropy_backward(
+                logits, target, **self.options, grad_output=grad_output
+            )
 
 
-def _recall(layer: Module | CrossEntropyLoss) -> Any:
-    """What the layer's last forward saved, for one backward."""
-    saved, layer._saved = layer._saved, None
-    if saved is None:
+@contextlib.contextmanager
+def _recalled(layer: Module | CrossEntropyLoss) -> Iterator[Any]:
+    """What the layer's last forward saved. It serves one backward that succeeds."""
+    if layer._saved is None:
         raise RuntimeError(
             f"{type(layer).__name__}.backward has no forward to go back over; expected one forward "
             "before each backward, and a layer of its own for each place in the network"
         )
-    return saved
+    yield layer._saved
+    layer._saved = None

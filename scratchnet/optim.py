@@ -16,7 +16,7 @@ import numpy as np
 from scratchnet import backend
 from scratchnet.backend import Array
 from scratchnet.functional import ieee
-from scratchnet.nn import Parameter, adjoin
+from scratchnet.nn import Parameter, adjoin, check_one_kind
 
 
 class Optimizer:
@@ -36,8 +36,7 @@ class Optimizer:
         self, parameters: Iterable[Parameter], lr: float, weight_decay: float, maximize: bool
     ) -> None:
         self.parameters = list(parameters)
-        if not self.parameters:
-            raise ValueError("the optimizer got no parameters; expected model.parameters()")
+        _check_parameters(self.parameters)
         self.lr = lr
         self.weight_decay = _not_negative("weight_decay", weight_decay)
         self.maximize = maximize
@@ -83,8 +82,8 @@ class Optimizer:
     def _stretches(self) -> Iterator[tuple[int, int]]:
         """Runs (first, last) of parameters that can be updated as one vector.
 
-        They have gradients and one step count, and are neighbours in one buffer: the whole model,
-        when everything is as usual.
+        They have gradients and one step count, and are neighbours in one buffer. As a rule that is
+        the whole model; where a parameter in its middle has no gradient, it is two runs.
         """
         first = 0
         while first < len(self.parameters):
@@ -104,7 +103,7 @@ class Optimizer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of the state, as torch.optim's state_dict is laid out.
+        """A copy of the state, laid out as torch.optim's state_dict is, with arrays for tensors.
 
         {"state": {i: {"step": int, name: array, ...}}, "param_groups": [{"lr": ..., "params":
         [0, 1, ...]}]}, where i is the parameter's position; one that never had a gradient has no
@@ -123,7 +122,7 @@ class Optimizer:
         """Take over a state: this class's, or torch.optim's of the same name, on either device.
 
         Raises:
-            ValueError: it is of other parameters, or has several parameter groups.
+            ValueError: it is of other parameters, has several parameter groups, or another amsgrad.
             KeyError: an option or a state vector is missing. In both cases nothing is changed.
         """
         groups = state_dict["param_groups"]
@@ -133,10 +132,19 @@ class Optimizer:
                 f"expected one group of {len(self.parameters)}"
             )
         options = {name: groups[0][name] for name in self.option_names}
+        if options.get("amsgrad", False) != getattr(self, "amsgrad", False):
+            raise ValueError(
+                f"state has amsgrad={options['amsgrad']}; expected that of this optimizer: "
+                "make it with the same"
+            )
         device = backend.device_of(self.parameters[0].data)
         steps = [0] * len(self.parameters)
         values: dict[tuple[int, str], Array] = {}
         for i, entry in state_dict["state"].items():
+            if i not in range(len(self.parameters)):
+                raise ValueError(
+                    f"state has a parameter {i!r}; expected 0 to {len(self.parameters) - 1}"
+                )
             given = {name: entry[name] for name in self.state_names}
             if any(value is None for value in given.values()):
                 continue  # as torch's SGD leaves it without momentum: the same as no state
@@ -225,7 +233,7 @@ class Adam(Optimizer):
         g ← g + weight_decay · p
         m ← β₁ m + (1 - β₁) g                        mean of g
         v ← β₂ v + (1 - β₂) g²                       mean of g²
-        p ← p - lr/(1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps)
+        p ← p - lr/(1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps)         (amsgrad: v's maximum so far)
 
     m and v start at 0 and are too small at first; dividing by 1 - βᵗ, where t counts the steps from
     1, corrects exactly that. weight_decay is the gradient of (weight_decay / 2) Σ p²: the
@@ -450,6 +458,19 @@ class OneCycleLR:
             self.optimizer.momentum = momentum
         else:
             self.optimizer.betas = (momentum, self.optimizer.betas[1])
+
+
+def _check_parameters(parameters: list[Parameter]) -> None:
+    if not parameters:
+        raise ValueError("the optimizer got no parameters; expected model.parameters()")
+    for parameter in parameters:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"the optimizer got a {type(parameter).__name__}; expected model.parameters()"
+            )
+    if len({id(parameter) for parameter in parameters}) < len(parameters):
+        raise ValueError("a parameter is there twice and would be updated twice; expected it once")
+    check_one_kind(parameters)
 
 
 def _not_negative(name: str, value: float) -> float:

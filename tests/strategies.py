@@ -13,15 +13,15 @@ CuPy array, so a test first moves an array to its device and then lays it out th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import strategies as st
 
-Array: TypeAlias = npt.NDArray[Any]
-Dtype: TypeAlias = type[np.float32] | type[np.float64]
+from reference.bounds import Classification, Dtype
+from scratchnet.backend import Array
+
 Shape: TypeAlias = tuple[int, ...]
 # How the entries of an array are drawn, once its shape and dtype are known.
 Values: TypeAlias = Callable[[Shape, Dtype], st.SearchStrategy[Array]]
@@ -151,46 +151,6 @@ def labels(draw: st.DrawFn, n: int, classes: int, ignore_index: int | None = Non
         target[rng.random(n) < 0.2] = ignore_index
     small = ignore_index is None or 0 <= ignore_index < 256
     return target.astype(draw(st.sampled_from((np.int64, np.uint8))) if small else np.int64)
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The arguments of a cross-entropy, and an upstream gradient for its loss."""
-
-    logits: Array
-    target: Array
-    weight: Array | None
-    ignore_index: int
-    reduction: str
-    label_smoothing: float
-    grad_output: Array | float
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments shared by the forward, the backward and PyTorch."""
-        names = ("weight", "ignore_index", "reduction", "label_smoothing")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def counted(self) -> Array:
-        """Which rows aren't ignored."""
-        return np.asarray(self.target.astype(np.int64) != self.ignore_index)
-
-    @property
-    def target_weights(self) -> Array:
-        """t in loss_i = -sum_c t_ic log p_ic: (1 - s) w_y at the label, plus s/C w_c everywhere."""
-        classes, s = self.logits.shape[1], self.label_smoothing
-        w = np.ones(classes) if self.weight is None else self.weight.astype(np.float64)
-        at_label = np.arange(classes) == self.target.astype(np.int64)[:, None]
-        return np.where(self.counted[:, None], (1 - s) * w * at_label + s / classes * w, 0.0)
-
-    @property
-    def denominator(self) -> float:
-        """What the sum of the losses is divided by: for a mean, the weights of the labels."""
-        if self.reduction != "mean":
-            return 1.0
-        kept = self.target[self.counted]
-        return float(len(kept) if self.weight is None else self.weight[kept].sum(dtype=np.float64))
 
 
 @st.composite

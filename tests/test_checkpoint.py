@@ -94,24 +94,24 @@ def test_a_model_comes_back_bit_for_bit_in_both_libraries(
     model = Mnist_NN(7, 5, 3, device="cpu", dtype=dtype)
     path = tmp_path / checkpoint.MODEL
     checkpoint.save_model(path, model, Normalization(0.1, 0.3))
-    loaded, normalization = checkpoint.load_model(tmp_path, "cpu")
-    assert normalization == Normalization(0.1, 0.3)
+    saved = checkpoint.load_model(tmp_path, "cpu")
+    assert saved.normalization == Normalization(0.1, 0.3)
     network = mnist_nn.Mnist_NN(7, 5, 3).to(torch.float32 if dtype is np.float32 else torch.float64)
     network.load_state_dict(safetensors.torch.load_file(path))
     for name, value in model.state_dict().items():
-        np.testing.assert_array_equal(loaded.state_dict()[name], value, strict=True)
+        np.testing.assert_array_equal(saved.model.state_dict()[name], value, strict=True)
         np.testing.assert_array_equal(network.state_dict()[name].numpy(), value, strict=True)
 
 
 def test_a_model_that_pytorch_saved_takes_pixels_as_they_are(tmp_path: Path) -> None:
     network, path = mnist_nn.Mnist_NN(), tmp_path / "theirs.safetensors"
     safetensors.torch.save_file(network.state_dict(), path, {"format": "pt"})
-    model, normalization = checkpoint.load_model(path, "cpu")
-    assert normalization == Normalization(0.0, 1.0)
+    saved = checkpoint.load_model(path, "cpu")
+    assert saved.normalization == Normalization(0.0, 1.0)
     x = np.random.default_rng(0).random((3, 784)).astype(np.float32)
     y = network(torch.from_numpy(x)).detach().numpy()
     # |x||W| summed is below 784/28 = 28 per hidden unit; a few hundred roundings of that size.
-    np.testing.assert_allclose(model(x), y, atol=28 * 800 * 2**-24)
+    np.testing.assert_allclose(saved.model(x), y, atol=28 * 800 * 2**-24)
 
 
 @functools.cache
@@ -135,12 +135,12 @@ def test_a_model_with_a_changed_byte_is_refused_or_means_the_same(
     path = folder / "changed.safetensors"
     path.write_bytes(content)
     try:
-        model, normalization = checkpoint.load_model(path, "cpu")
+        saved = checkpoint.load_model(path, "cpu")
     except InputError:
         _assert_refused(folder, bytes(content))
     else:
         assert old == content[where] or (old == ord(" ") and chr(content[where]).isspace())
-        checkpoint.save_model(path, model, normalization)
+        checkpoint.save_model(path, saved.model, saved.normalization, saved.data)
         assert path.read_bytes() == saved_model(folder)
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,8 +108,10 @@ def test_evaluate_repeats_the_accuracy_of_training(trained: Path) -> None:
     summary = json.loads((trained / "summary.json").read_text())
     for path in (trained, trained / "model.safetensors"):
         out, _ = scratchnet("evaluate", path, cwd=trained)
-        assert f"accuracy {summary['validation_accuracy']:.2%}" in out.splitlines()[0]
-        assert f"accuracy {summary['test_accuracy']:.2%}" in out.splitlines()[1]
+        about, validation, test = out.splitlines()
+        assert about == "on the bundled MNIST"
+        assert validation.endswith(f"accuracy {summary['validation_accuracy']:.2%}")
+        assert test.endswith(f"accuracy {summary['test_accuracy']:.2%}")
 
 
 def test_evaluate_takes_a_model_that_pytorch_saved(tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_evaluate_takes_a_model_that_pytorch_saved(tmp_path: Path) -> None:
     accuracy = (logits.argmax(dim=1).numpy() == test.labels).mean()
     out, _ = scratchnet("evaluate", "theirs.safetensors", cwd=tmp_path)
     # Of the 10,000 pairs of logits, one may be equal but for rounding.
-    found = float(out.splitlines()[1].split()[-1].rstrip("%")) / 100
+    found = float(out.splitlines()[-1].split()[-1].rstrip("%")) / 100
     assert abs(found - accuracy) < 1.5e-4
 
 
@@ -291,7 +294,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path
     assert "at step" in err
     assert "try a smaller --lr" in err
     assert "stays in run" in err
-    model, _ = checkpoint.load_model(tmp_path / "run", "cpu")
+    model = checkpoint.load_model(tmp_path / "run", "cpu").model
     assert all(np.isfinite(value).all() for value in model.state_dict().values())
     assert not (tmp_path / "run" / "summary.json").exists()
 
@@ -340,8 +343,15 @@ def test_another_data_set_is_learned_and_found_again(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     scratchnet("train", "--resume", "../run", "--epochs", 6, cwd=tmp_path / "elsewhere")
     assert step_of(tmp_path / "run") == 6 * 16
-    out, _ = scratchnet("evaluate", "run", "--data", "Rows/raw", cwd=tmp_path)
-    assert out.count("accuracy 100.00%") == 2
+    for data in (["--data", "Rows/raw"], []):
+        out, _ = scratchnet("evaluate", "run", *data, cwd=tmp_path)
+        assert out.count("accuracy 100.00%") == 2, "without --data, the set that it was trained on"
+    (tmp_path / "Rows").rename(tmp_path / "Moved")
+    assert "is not a folder" in one_line_error("evaluate", "run", cwd=tmp_path)
+    scratchnet("train", "--resume", "run", "--epochs", 7, "--data", "Moved", cwd=tmp_path)
+    assert "of at least 7" in one_line_error(
+        "train", "--resume", "run", "--epochs", 6, "--data", "Moved", cwd=tmp_path
+    )
 
 
 def test_a_bad_data_set_is_told_and_nothing_is_trained(tmp_path: Path) -> None:
@@ -365,6 +375,58 @@ def test_a_damaged_checkpoint_is_told_and_left_as_it_is(trained: Path, tmp_path:
         path.write_bytes(content)
         assert "damaged" in one_line_error(*command, ".", cwd=tmp_path)
         assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        (((50, 700), (10, 50)), "with 700 inputs and 10 classes"),
+        (((50, 784), (12, 50)), "with 784 inputs and 12 classes"),
+        (((50, 784), (10, 50), np.nan), "lin2.bias is not finite"),
+    ],
+)
+def test_a_model_for_other_pictures_is_told(
+    tmp_path: Path, shapes: tuple[Any, ...], words: str
+) -> None:
+    (hidden, inputs), (classes, _), *bias = shapes
+    network = mnist_nn.Mnist_NN(inputs, hidden, classes)
+    if bias:
+        torch.nn.init.constant_(network.lin2.bias, *bias)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "m")
+    Image.new("L", (30, 30)).save(tmp_path / "i.png")
+    for arguments in (["evaluate", "m"], ["predict", "m", "i.png"]):
+        assert words in one_line_error(*arguments, cwd=tmp_path)
+
+
+def test_a_pipe_for_a_model_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a file" in one_line_error("evaluate", "pipe", cwd=tmp_path)
+
+
+def test_two_processes_dont_train_in_one_folder(tmp_path: Path) -> None:
+    first = start("train", *SMALL, "--out", "run", cwd=tmp_path)
+    while step_of(tmp_path / "run") == 0:
+        assert first.poll() is None
+    assert "another process" in one_line_error("train", "--resume", "run", cwd=tmp_path)
+    first.kill()
+    first.communicate()
+    scratchnet("train", "--resume", "run", cwd=tmp_path)
+
+
+def test_a_backend_of_a_notebooks_does_no_harm(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "train", "--limit", "64", "--out", "run"],
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"MPLBACKEND": "module://not_installed.backend"},
+        check=False,
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "run" / "mistakes.png").exists()
+
+
+def test_more_memory_than_there_is_is_told_in_one_line(tmp_path: Path) -> None:
+    for option in ("--hidden", "--epochs"):
+        assert "memory" in one_line_error("train", option, 10**14, cwd=tmp_path)
 
 
 def test_doctor_tells_what_is_there_and_what_would_bring_the_rest(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from torch.nn import functional as reference
 
+from reference import bounds
+from reference.bounds import Classification, Dtype
 from scratchnet import backend
 from scratchnet import functional as ours
-from tests import bounds
+from scratchnet.backend import Array
 from tests import strategies as draws
-from tests.strategies import Affine, Array, Classification, Dtype, lay_out
+from tests.strategies import Affine, lay_out
 
 Function = Callable[..., Any]
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from reference import mnist_nn
 from scratchnet import functional, nn
-from scratchnet.backend import to_numpy
+from scratchnet.backend import Array, to_numpy
 from scratchnet.errors import InputError
-from tests.strategies import Array, dtypes, seeds
+from tests.strategies import dtypes, seeds
 
 
 def device(xp: ModuleType) -> str:
@@ -300,6 +300,43 @@ def test_a_state_dict_is_a_copy() -> None:
     state = model.state_dict()
     model.parameters()[0].data = np.zeros((3, 4), np.float32)
     assert (state["lin1.weight"] != 0).all()
+
+
+def test_values_and_gradients_of_another_shape_are_refused(xp: ModuleType) -> None:
+    """A forgotten axis makes a sum a scalar, which broadcasting would hide."""
+    parameter = nn.Parameter(xp.ones(3))
+    for wrong in (xp.asarray(1.0), xp.ones(2), xp.ones((1, 3))):
+        with pytest.raises(ValueError, match=r"expected \(3,\)"):
+            parameter.grad = wrong
+        with pytest.raises(ValueError, match=r"expected \(3,\)"):
+            parameter.add_grad(wrong)
+        with pytest.raises(ValueError, match=r"expected \(3,\)"):
+            parameter.data = wrong
+    assert parameter.grad is None
+
+
+def test_a_backward_that_fails_leaves_the_forward_for_another(xp: ModuleType) -> None:
+    layer = nn.Linear(3, 2, device=device(xp))
+    layer(xp.ones((4, 3), dtype=np.float32))
+    with pytest.raises(ValueError, match="grad_output"):
+        layer.backward(xp.ones((4, 3), dtype=np.float32))
+    assert layer.backward(xp.ones((4, 2), dtype=np.float32)).shape == (4, 3)
+
+
+def test_a_sequential_with_something_of_its_own_trains_that_too() -> None:
+    class Scaled(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(2, 2, device="cpu"))
+            self.extra = nn.Linear(2, 1, device="cpu")
+
+    names = [name for name, _ in Scaled().named_parameters()]
+    assert names == ["0.weight", "0.bias", "extra.weight", "extra.bias"]
+
+
+def test_a_generator_can_be_a_seed() -> None:
+    weights = [nn.Linear(3, 3, device="cpu", generator=seed).weight.data for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert (weights[0] != weights[2]).all()
 
 
 def test_sizes_and_dtypes_that_make_no_layer_are_told() -> None:

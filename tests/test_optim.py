@@ -13,10 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reference.bounds import unit_roundoff
 from scratchnet import nn, optim
-from scratchnet.backend import to_numpy
-from tests.bounds import unit_roundoff
-from tests.strategies import Array, seeds
+from scratchnet.backend import Array, to_numpy
+from tests.strategies import seeds
 
 Shapes = list[tuple[int, ...]]
 
@@ -284,6 +284,8 @@ def test_a_loaded_state_is_a_copy_and_a_failed_load_changes_nothing(xp: ModuleTy
         lambda s: s["param_groups"][0].pop("eps"),
         lambda s: s["param_groups"].append(s["param_groups"][0]),
         lambda s: s["param_groups"][0].update(params=[0, 1]),
+        lambda s: s["param_groups"][0].update(amsgrad=True),
+        lambda s: s["state"].update({1: s["state"][0]}),
     ):
         damaged = {
             "state": {0: dict(state["state"][0])},
@@ -315,9 +317,16 @@ def test_options_out_of_range_are_refused(kind: str, options: dict[str, Any]) ->
         getattr(optim, kind)([nn.Parameter(np.ones(1))], **options)
 
 
-def test_an_optimizer_of_nothing_is_refused() -> None:
+def test_parameters_that_make_no_optimizer_are_refused() -> None:
+    one = nn.Parameter(np.ones(1))
     with pytest.raises(ValueError, match="no parameters"):
         optim.Adam([])
+    with pytest.raises(ValueError, match="twice"):
+        optim.Adam([one, one])
+    with pytest.raises(ValueError, match="one dtype"):
+        optim.Adam([one, nn.Parameter(np.ones(1, np.float32))])
+    with pytest.raises(TypeError, match="got a tuple"):
+        optim.SGD(nn.Linear(1, 1).named_parameters())  # type: ignore[arg-type]
 
 
 def test_a_numpy_learning_rate_leaves_float32_alone(xp: ModuleType) -> None:

@@ -9,13 +9,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference import mnist_nn
+from reference.twin import Twin
 from scratchnet import mnist, nn, optim
-from scratchnet.backend import to_numpy
+from scratchnet.backend import Array
 from scratchnet.errors import InputError
 from scratchnet.mnist import Mnist, Split
 from scratchnet.training import (
@@ -27,7 +26,7 @@ from scratchnet.training import (
     evaluate,
     predict,
 )
-from tests.strategies import Array, seeds
+from tests.strategies import seeds
 
 recipes = st.sampled_from([*RECIPES])
 
@@ -46,50 +45,6 @@ def some_images(seed: int, count: int) -> Split:
     rng = np.random.default_rng(seed)
     images = np.where(rng.random((count, 784)) < 0.8, 0, rng.integers(0, 256, (count, 784)))
     return Split(images.astype(np.uint8), rng.integers(0, 10, count))
-
-
-class Twin:
-    """A run in PyTorch, float64: the recipe as its own documentation writes it."""
-
-    def __init__(self, run: Run) -> None:
-        self.recipe = run.options.recipe
-        self.model = mnist_nn.Mnist_NN(hidden=run.options.hidden).double()
-        self.take(run)
-        lr = run.lr
-        if self.recipe == "one-cycle":
-            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-                self.model.parameters(), lr, betas=(0.9, 0.99), weight_decay=0.01
-            )
-            self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer, lr, total_steps=run.total_steps, cycle_momentum=False
-            )
-        else:
-            self.optimizer = torch.optim.Adam(self.model.parameters(), lr)
-
-    def take(self, run: Run) -> None:
-        """Take over the parameters of our run."""
-        state = {name: to_numpy(value) for name, value in run.model.state_dict().items()}
-        self.model.load_state_dict(mnist_nn.from_scratchnet(state))
-
-    def update(self, x: Array, y: Array, lr: float) -> float:
-        xt, yt = torch.from_numpy(to_numpy(x)), torch.from_numpy(to_numpy(y))
-        if self.recipe == "tutorial":
-            return mnist_nn.update(self.model, xt, yt, lr)
-        loss = mnist_nn.loss_func(self.model(xt), yt)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        if self.recipe == "one-cycle":
-            self.schedule.step()
-        return float(loss.item())
-
-    def distance(self, run: Run) -> float:
-        """The largest difference in any parameter."""
-        state = self.model.state_dict()
-        return max(
-            abs(to_numpy(parameter.data) - state[name].numpy()).max()
-            for name, parameter in run.model.named_parameters()
-        )
 
 
 @settings(max_examples=25)

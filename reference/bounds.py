@@ -19,11 +19,14 @@ themselves are computed in float64, whose error is far below the slack of the co
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tests.strategies import Array, Classification, Dtype
+from scratchnet.backend import Array
+
+Dtype: TypeAlias = type[np.float32] | type[np.float64]
 
 
 def unit_roundoff(dtype: Dtype) -> float:
@@ -147,6 +150,62 @@ def log_softmax_backward(dtype: Dtype, grad_output: Array, x: Array) -> Array:
         + gamma(_probability_index(x) + classes + 1, dtype) * _softmax(x) * total
         + eta((classes + 5) * (1 + total), dtype)
     )
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The arguments of a cross-entropy, and an upstream gradient for its loss."""
+
+    logits: Array
+    target: Array
+    weight: Array | None
+    ignore_index: int
+    reduction: str
+    label_smoothing: float
+    grad_output: Array | float
+
+    @classmethod
+    def of(
+        cls,
+        logits: Array,
+        target: Array,
+        *,
+        weight: Array | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        grad_output: Array | float = 1.0,
+    ) -> Classification:
+        """One with the defaults of torch.nn.functional.cross_entropy."""
+        return cls(logits, target, weight, ignore_index, reduction, label_smoothing, grad_output)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments shared by the forward, the backward and PyTorch."""
+        names = ("weight", "ignore_index", "reduction", "label_smoothing")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def counted(self) -> Array:
+        """Which rows aren't ignored."""
+        return np.asarray(self.target.astype(np.int64) != self.ignore_index)
+
+    @property
+    def target_weights(self) -> Array:
+        """t in loss_i = -sum_c t_ic log p_ic: (1 - s) w_y at the label, plus s/C w_c everywhere."""
+        classes, s = self.logits.shape[1], self.label_smoothing
+        w = np.ones(classes) if self.weight is None else self.weight.astype(np.float64)
+        at_label = np.arange(classes) == self.target.astype(np.int64)[:, None]
+        return np.where(self.counted[:, None], (1 - s) * w * at_label + s / classes * w, 0.0)
+
+    @property
+    def denominator(self) -> np.float64:
+        """What the sum of the losses is divided by: for a mean, the weights of the labels."""
+        if self.reduction != "mean":
+            return np.float64(1)
+        kept = self.target[self.counted]
+        total = len(kept) if self.weight is None else self.weight[kept].sum(dtype=np.float64)
+        return np.float64(total)
 
 
 def cross_entropy(dtype: Dtype, problem: Classification) -> Array:

@@ -1,0 +1,94 @@
+"""`python -m reference`: scratchnet and PyTorch in lock-step, every number beside its bound."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from reference.bounds import Dtype
+from reference.lockstep import Lockstep, free_run
+from reference.page import as_json, explain
+from scratchnet import backend, files, mnist
+from scratchnet.cli import OneLineErrors, data_option, device_option
+from scratchnet.training import RECIPES, Options
+
+DTYPES: dict[str, Dtype] = {"float32": np.float32, "float64": np.float64}
+file_option = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(cls=OneLineErrors, context_settings={"show_default": True})
+@click.option("--steps", type=click.IntRange(min=1), default=100, help="Steps in lock-step.")
+@click.option("--recipe", type=click.Choice([*RECIPES]), default="one-cycle", help="Of training.")
+@click.option("--hidden", type=int, default=50, help="Hidden units.")
+@click.option("--batch-size", type=int, default=64, help="Images an update.")
+@click.option("--seed", type=int, default=0, help="Of the weights and of the order.")
+@click.option("--dtype", type=click.Choice([*DTYPES]), default="float32", help="Of all arrays.")
+@device_option
+@data_option
+@click.option("--json", "json_file", type=file_option, help="Leave every difference in a file.")
+@click.option("--html", "html_file", type=file_option, help="Leave a page with plots.")
+def main(
+    steps: int,
+    dtype: str,
+    device: str,
+    data: Path | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    **options: Any,
+) -> None:
+    """Train with scratchnet and with PyTorch side by side, and compare every number of every step:
+    activations, loss, gradients, Adam's moments and parameters.
+
+    The exit status is 1 if a difference is larger than rounding can explain.
+    """
+    device = backend.resolve(device)
+    split = mnist.load(data).train
+    chosen = Options(**options)
+    steps_per_epoch = math.ceil(len(split.labels) / chosen.batch_size)
+    chosen = dataclasses.replace(chosen, epochs=math.ceil(steps / steps_per_epoch))
+    torch.set_float32_matmul_precision("highest")
+
+    lockstep = Lockstep.start(chosen, split, DTYPES[dtype], device)
+    with threadpool_limits(1, user_api="blas"):
+        for _ in tqdm(lockstep.steps(steps), total=steps, unit="step", disable=None):
+            pass
+        drift = free_run(chosen, split, DTYPES[dtype], device)
+
+    report = lockstep.report
+    configuration = {
+        "recipe": chosen.recipe,
+        "sides": ", ".join([*lockstep.sides, "PyTorch CPU"]),
+        "dtype": dtype,
+        "network": f"784-{chosen.hidden}-10",
+        "batch size": chosen.batch_size,
+        "seed": chosen.seed,
+        "steps": steps,
+    }
+    click.echo("In lock-step, every step from the same state:\n")
+    click.echo(str(report))
+    click.echo(f"\nFree run, parameters apart by {explain(drift, chosen.recipe)}")
+    if json_file:
+        content = json.dumps(as_json(report, drift, configuration), allow_nan=False)
+        files.write(json_file, content.encode())
+    if html_file:
+        os.environ["MPLBACKEND"] = "agg"  # a notebook's may not be installed here
+        from reference.page import as_html
+
+        files.write(html_file, as_html(report, drift, configuration).encode())
+    ok = report.ok and drift.ok
+    click.echo(f"\nscratchnet and PyTorch are {'equal up to rounding' if ok else 'NOT equal'}.")
+    sys.exit(0 if ok else 1)
+
+
+main(prog_name="python -m reference")

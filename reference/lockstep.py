@@ -1,0 +1,224 @@
+"""Two libraries in lock-step: from one state, one batch, every number of both side by side.
+
+Each step starts all sides from the same state, scratchnet's on NumPy, so that each number is judged
+by what this step alone can have rounded; and the optimizers get the same gradient. The free run is
+the other experiment: both libraries go their own way from the same start, and the distance is
+watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reference import propagation, step
+from reference.bounds import Dtype
+from reference.compare import Report, difference
+from reference.propagation import Estimate
+from reference.twin import Twin
+from scratchnet import backend
+from scratchnet.backend import Array
+from scratchnet.mnist import Split
+from scratchnet.optim import AdamW
+from scratchnet.training import Options, Run
+
+Arrays = dict[str, Array]
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+STABLE = 1e-9  # how far two stable float64 runs may drift apart
+
+
+@dataclass(frozen=True)
+class Step:
+    """What all sides of a step start from.
+
+    Attributes:
+        x, y: the batch.
+        parameters: by name.
+        optimizer: scratchnet's state_dict; None for a new optimizer.
+        t: the number of the optimizer's step, from 1.
+        settings: of the optimizer: lr, betas, eps, weight_decay, and whether that is decoupled.
+    """
+
+    x: Array
+    y: Array
+    parameters: Arrays
+    optimizer: dict[str, Any] | None
+    t: int
+    settings: dict[str, Any]
+
+    def triples(self, grads: Arrays) -> Iterator[tuple[tuple[str, str, str], tuple[Array, ...]]]:
+        """For each parameter the names of its three arrays, and (p, g, m, v)."""
+        for i, (name, p) in enumerate(self.parameters.items()):
+            state = self.optimizer["state"].get(i, {}) if self.optimizer else {}
+            m, v = (backend.to_numpy(state.get(kind, np.zeros_like(p))) for kind in MOMENTS)
+            yield (name, f"exp_avg {name}", f"exp_avg_sq {name}"), (p, grads[name], m, v)
+
+
+class Scratchnet:
+    """scratchnet on one device, set to a given state at each step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def gradients(self, at: Step) -> Arrays:
+        """Everything from activations to gradients, by hand."""
+        self.run.model.load_state_dict(at.parameters)
+        return step.of_scratchnet(self.run.model, at.x, at.y)
+
+    def update(self, at: Step, grads: Arrays) -> Arrays:
+        """Parameters and moments after the optimizer's step along given gradients."""
+        run = self.run
+        run.model.load_state_dict(at.parameters)
+        if at.optimizer is None:
+            run.optimizer = run.recipe.optimizer(run.model.parameters(), at.settings["lr"])
+        else:
+            run.optimizer.load_state_dict(at.optimizer)
+        for name, parameter in run.model.named_parameters():
+            parameter.grad = backend.asarray(grads[name], run.device)
+        run.optimizer.lr = at.settings["lr"]
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        state = run.optimizer.state_dict()["state"]
+        found = run.model.state_dict()
+        for i, name in enumerate(at.parameters):
+            found |= {f"{kind} {name}": state[i][kind] for kind in MOMENTS}
+        return {name: backend.to_numpy(value) for name, value in found.items()}
+
+
+class PyTorch:
+    """PyTorch on one device, set to a given state at each step."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def gradients(self, at: Step) -> Arrays:
+        """Everything from activations to gradients, by autograd."""
+        return step.of_pytorch(step.network(at.parameters, self.device), at.x, at.y)
+
+    def update(self, at: Step, grads: Arrays) -> Arrays:
+        """Parameters and moments after the optimizer's step along given gradients."""
+        found: Arrays = {}
+        for names, (p, g, m, v) in at.triples(grads):
+            results = step.adam_of_pytorch(p, g, m, v, at.t, device=self.device, **at.settings)
+            found |= zip(names, results, strict=True)
+        return found
+
+
+@dataclass
+class Lockstep:
+    """Sides that are held to PyTorch on the CPU, step by step.
+
+    Attributes:
+        run: scratchnet's on NumPy, whose results are the next step's state.
+        sides: by name; the run's own is the first.
+        report: all differences so far; a difference's place is its step, counted from 1.
+    """
+
+    run: Run
+    sides: dict[str, Scratchnet | PyTorch]
+    report: Report = field(default_factory=Report)
+
+    @classmethod
+    def start(cls, options: Options, split: Split, dtype: Dtype, device: str) -> Lockstep:
+        """Sides before their first step: two on the CPU, and on "cuda" two more on the GPU."""
+        run = Run(options, split, "cpu", dtype)
+        sides: dict[str, Scratchnet | PyTorch] = {"NumPy": Scratchnet(run)}
+        if device == "cuda":
+            sides["CuPy"] = Scratchnet(Run(options, split, "cuda", dtype))
+            sides["PyTorch CUDA"] = PyTorch("cuda")
+        return cls(run, sides)
+
+    def steps(self, count: int) -> Iterator[int]:
+        """Make so many steps, and yield each one's number when it has been compared."""
+        dtype: Dtype = np.float32 if np.dtype(self.run.dtype) == np.float32 else np.float64
+        theirs = PyTorch("cpu")
+        for number, (x, y, lr) in enumerate(self.run.batches(0, count), start=1):
+            at = self._step(number, x, y, lr)
+            found = {name: side.gradients(at) for name, side in self.sides.items()}
+            limits = step.estimate(dtype, at.parameters, x, y)
+            self._judge(number, found, theirs.gradients(at), limits)
+
+            ours = found["NumPy"]
+            grads = {name: ours[f"grad {name}"] for name in at.parameters}
+            found = {name: side.update(at, grads) for name, side in self.sides.items()}
+            self._judge(number, found, theirs.update(at, grads), _limits(dtype, at, grads))
+            yield number
+
+    def _step(self, number: int, x: Array, y: Array, lr: float) -> Step:
+        run, optimizer = self.run, self.run.optimizer
+        return Step(
+            x,
+            y,
+            run.model.state_dict(),
+            None if run.recipe.renew else optimizer.state_dict(),
+            1 if run.recipe.renew else number,
+            {
+                "lr": lr,
+                "betas": tuple(optimizer.betas),
+                "eps": optimizer.eps,
+                "weight_decay": optimizer.weight_decay,
+                "decoupled": isinstance(optimizer, AdamW),
+            },
+        )
+
+    def _judge(
+        self,
+        number: int,
+        found: Mapping[str, Arrays],
+        theirs: Arrays,
+        limits: Mapping[str, Estimate],
+    ) -> None:
+        for side, mine in found.items():
+            prefix = f"{side}: " if len(found) > 1 else ""
+            for name, value in theirs.items():
+                # Each of the two may be off by the error.
+                bound = 2 * limits[name].error
+                self.report.differences.append(
+                    difference(prefix + name, f"step {number}", mine[name], value, bound)
+                )
+
+
+def _limits(dtype: Dtype, at: Step, grads: Arrays) -> dict[str, Estimate]:
+    found: dict[str, Estimate] = {}
+    for names, (p, g, m, v) in at.triples(grads):
+        after = propagation.adam(dtype, p, g, m, v, at.t, **at.settings)
+        estimates = (after.parameter, after.exp_avg, after.exp_avg_sq)
+        found |= zip(names, estimates, strict=True)
+    return found
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far two whole runs have drifted apart.
+
+    Attributes:
+        losses: the difference of the losses at each step.
+        parameters: the largest difference of any parameter after each step.
+        limit: the most that is accepted; None where the recipe is chaotic, and for float32, where
+            rounding alone has been seen to do more.
+    """
+
+    losses: list[float]
+    parameters: list[float]
+    limit: float | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the runs have stayed together, where that can be asked."""
+        return self.limit is None or max(self.parameters) <= self.limit
+
+
+def free_run(options: Options, split: Split, dtype: Dtype, device: str = "cpu") -> Drift:
+    """Train once with scratchnet and once with PyTorch, from the same start on the same batches."""
+    run = Run(options, split, device, dtype)
+    twin = Twin(run, device)
+    losses, parameters = [], []
+    for x, y, lr in run.batches(0, run.total_steps):
+        losses.append(abs(run.update(x, y, lr) - twin.update(x, y, lr)))
+        parameters.append(twin.distance(run))
+    stable = dtype is np.float64 and not run.recipe.renew
+    return Drift(losses, parameters, STABLE if stable else None)

@@ -1,0 +1,196 @@
+"""Rounding errors followed through a network: each result with a bound of its own error.
+
+`bounds` tells how far one operation is off, from inputs that are exact. In a network the inputs are
+results, and off already. An `Estimate` is a value with a bound on how far any computation of it in
+one dtype may be from the exact one; each function here takes estimates and returns one, adding
+
+- what the errors of its inputs do to its output, by the function's own slope, and
+- what it rounds itself, by `bounds`, for the largest inputs that the errors allow.
+
+Two computations of the same thing, scratchnet's and PyTorch's, are then at most two errors apart.
+Values are computed in float64, and may be off by as much as the estimate says where that is the
+dtype: so a sign is certain only where a value exceeds twice its error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from reference import bounds
+from reference.bounds import Classification, Dtype, gamma
+from scratchnet import functional
+from scratchnet.backend import Array
+
+
+class Estimate(NamedTuple):
+    """A value, and how far a computation of it may be off, in its shape, both float64."""
+
+    value: Array
+    error: Array
+
+    @property
+    def size(self) -> Array:
+        """The largest absolute value that the error allows."""
+        return np.abs(self.value) + self.error
+
+
+def exact(value: Array) -> Estimate:
+    """An input, which both sides got bit for bit."""
+    value = np.asarray(value, np.float64)
+    return Estimate(value, np.zeros_like(value))
+
+
+def linear(dtype: Dtype, x: Estimate, weight: Array, bias: Array | None) -> Estimate:
+    """y = x Wᵀ + b: an error e of x becomes e |W|ᵀ."""
+    weight = weight.astype(np.float64)
+    bias = None if bias is None else bias.astype(np.float64)
+    value = functional.linear_forward(x.value, weight, bias)
+    return Estimate(value, x.error @ np.abs(weight).T + bounds.linear(dtype, x.size, weight, bias))
+
+
+def linear_backward(
+    dtype: Dtype, grad: Estimate, x: Estimate, weight: Array
+) -> tuple[Estimate, Estimate, Estimate]:
+    """Products of two estimates: |g'x' - gx| <= e_g (|x| + e_x) + |g| e_x, summed as they are."""
+    weight = weight.astype(np.float64)
+    values = functional.linear_backward(grad.value, x.value, weight)
+    spread = grad.error.T @ x.size + np.abs(grad.value).T @ x.error
+    errors = (
+        grad.error @ np.abs(weight) + bounds.linear_grad_x(dtype, grad.size, weight),
+        spread + bounds.linear_grad_weight(dtype, grad.size, x.size),
+        grad.error.sum(axis=0) + bounds.linear_grad_bias(dtype, grad.size),
+    )
+    grad_x, grad_weight, grad_bias = map(Estimate, values, errors)
+    return grad_x, grad_weight, grad_bias
+
+
+def relu(x: Estimate) -> Estimate:
+    """No rounding and a slope of at most 1; nothing comes through where x is surely below 0."""
+    error = np.where(x.value + 2 * x.error <= 0, 0, x.error)
+    return Estimate(functional.relu_forward(x.value), error)
+
+
+def relu_backward(grad: Estimate, x: Estimate) -> Estimate:
+    """g where x > 0. Where the sign of x is not certain, both 0 and g are right answers."""
+    uncertain = np.abs(x.value) <= 2 * x.error
+    error = np.where(uncertain, grad.size, np.where(x.value > 0, grad.error, 0))
+    return Estimate(functional.relu_backward(grad.value, x.value), error)
+
+
+def sigmoid(dtype: Dtype, x: Estimate) -> Estimate:
+    """The slope is at most 1/4; σ(x + e) <= σ(x) exp(e), and so the rounding error grows."""
+    error = x.error / 4 + bounds.sigmoid(dtype, x.value) * np.exp(x.error)
+    return Estimate(functional.sigmoid_forward(x.value), error)
+
+
+def sigmoid_backward(dtype: Dtype, grad: Estimate, x: Estimate) -> Estimate:
+    """σ' = σ(1 - σ) changes by a factor of at most exp(e), since (log σ')' = 1 - 2σ."""
+    ones = np.ones_like(x.value)
+    slope = functional.sigmoid_backward(ones, x.value)
+    error = slope * (np.exp(x.error) * grad.error + np.expm1(x.error) * np.abs(grad.value))
+    rounding = bounds.sigmoid_backward(dtype, grad.size, x.value) * np.exp(x.error)
+    return Estimate(functional.sigmoid_backward(grad.value, x.value), error + rounding)
+
+
+def cross_entropy(dtype: Dtype, logits: Estimate, problem: Classification) -> Estimate:
+    """Each -log p changes by at most twice the row's largest error: its logit, and the sum."""
+    problem = replace(problem, logits=logits.value)
+    value = functional.cross_entropy_forward(problem.logits, problem.target, **problem.options)
+    moved = 2 * logits.error.max(axis=1) * problem.target_weights.sum(axis=1)
+    if problem.reduction != "none":
+        moved = moved.sum() / problem.denominator
+    rounding = bounds.cross_entropy(dtype, problem) * _growth(logits)
+    return Estimate(np.asarray(value), moved + rounding)
+
+
+def cross_entropy_backward(dtype: Dtype, logits: Estimate, problem: Classification) -> Estimate:
+    """(p T - t) g / den: p changes by a factor of at most exp(2e), e the row's largest error."""
+    problem = replace(problem, logits=logits.value)
+    value = functional.cross_entropy_backward(
+        problem.logits, problem.target, **problem.options, grad_output=problem.grad_output
+    )
+    factor = np.expm1(2 * logits.error.max(axis=1, keepdims=True))
+    total = problem.target_weights.sum(axis=1, keepdims=True) / problem.denominator
+    upstream = np.abs(np.asarray(problem.grad_output)).reshape(-1, 1)
+    moved = factor * functional.softmax_forward(logits.value) * total * upstream
+    return Estimate(value, moved + bounds.cross_entropy_backward(dtype, problem) * _growth(logits))
+
+
+def _growth(logits: Estimate) -> float:
+    """How much larger the rounding error of cross-entropy may be for the logits with their errors.
+
+    For errors up to e, p grows by exp(2e), the index of p by 4e in at least 28, and the relative
+    index C + 2N + 8 meets a log p larger by 2e, beside an absolute one of at least 18: together
+    less than exp((C + 2N + 12) e).
+    """
+    samples, classes = logits.value.shape
+    return float(np.exp((classes + 2 * samples + 12) * logits.error.max(initial=0.0)))
+
+
+class AdamState(NamedTuple):
+    """What an update of Adam leaves behind."""
+
+    exp_avg: Estimate
+    exp_avg_sq: Estimate
+    parameter: Estimate
+
+
+def adam(
+    dtype: Dtype,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step: int,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> AdamState:
+    """One update from an exact state, as Adam (or AdamW, if decoupled) makes it.
+
+    g + wd p rounds wd, the product and the sum: gamma_3. m = β₁ m + (1 - β₁) g rounds β, each
+    product and the sum, and as m + (1 - β₁)(g - m) a difference more: gamma_4 of the parts. v:
+    β₂ v + (1 - β₂) g², gamma_5, all positive. The root halves a relative error, √(v + e) - √v <=
+    min(e / √v, √e), and rounds; √(1 - β₂ᵗ), the quotient, eps and the sum round: gamma_4. The
+    update lr' m / d rounds lr', a product and a quotient: gamma_3. The last subtraction rounds
+    once, and decay, 1 - lr wd rounded to dtype, twice before it.
+    """
+    p, g, m, v = (np.asarray(array, np.float64) for array in (p, g, m, v))
+    beta1, beta2 = betas
+    decay = 0.0 if decoupled else weight_decay
+    grad = Estimate(g + decay * p, gamma(3, dtype) * (np.abs(g) + decay * np.abs(p)) * bool(decay))
+
+    m_new = beta1 * m + (1 - beta1) * grad.value
+    m_parts = np.abs(m) + (1 - beta1) * grad.size
+    m_error = gamma(4, dtype) * m_parts + (1 - beta1) * grad.error + bounds.eta(4, dtype)
+
+    v_new = beta2 * v + (1 - beta2) * grad.value**2
+    v_error = (1 - beta2) * (2 * np.abs(grad.value) + grad.error) * grad.error
+    v_error = v_error + gamma(5, dtype) * (v_new + v_error) + bounds.eta(4, dtype)
+
+    root = np.sqrt(v_new)
+    root_error = np.minimum(v_error / np.maximum(root, np.finfo(float).tiny), np.sqrt(v_error))
+    correction = np.sqrt(1 - beta2**step)
+    d = root / correction + eps
+    d_error = root_error / correction
+    d_error = d_error + gamma(4, dtype) * (d + d_error)
+
+    rate = lr / (1 - beta1**step)
+    update = rate * m_new / d
+    # Where even d's sign is uncertain (eps = 0 and no gradient yet) any update would be right.
+    smallest = np.maximum(d - d_error, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        update_error = (np.abs(update) * d_error + rate * m_error) / smallest
+    update_error = update_error + gamma(3, dtype) * (np.abs(update) + update_error)
+
+    shrink = lr * weight_decay if decoupled else 0.0
+    p_new = (1 - shrink) * p - update
+    p_error = gamma(3, dtype) * np.abs(p) + gamma(1, dtype) * np.abs(update) + update_error
+    p_error = p_error + bounds.eta(2, dtype)
+    return AdamState(Estimate(m_new, m_error), Estimate(v_new, v_error), Estimate(p_new, p_error))

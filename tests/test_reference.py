@@ -1,0 +1,409 @@
+"""The comparison: it agrees where both are right, and finds and locates what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reference import carry, compare, propagation, step
+from reference.bounds import Dtype
+from reference.lockstep import Lockstep, free_run
+from reference.twin import Twin
+from scratchnet import checkpoint, functional, nn, optim
+from scratchnet.backend import Array
+from scratchnet.errors import InputError
+from scratchnet.training import RECIPES, Options, Run
+from tests.strategies import dtypes, scales, seeds
+from tests.test_cli import ENVIRONMENT
+from tests.test_training import some_images
+
+CE = functional.cross_entropy_backward
+FUNCTIONS = [f"{name}_{way}" for name in compare.FUNCTIONS for way in ("forward", "backward")]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_our_functions_pass_the_comparison(name: str, dtype: Dtype) -> None:
+    report = compare.function(name, getattr(functional, name), dtype=dtype)
+    assert report.ok, str(report)
+    assert len(report.differences) >= len(compare.INSTANCES)
+
+
+def test_options_of_cross_entropy_reach_both_sides() -> None:
+    for options in ({"label_smoothing": 0.3}, {"reduction": "none"}, {"ignore_index": 1}):
+        for name in ("cross_entropy_forward", "cross_entropy_backward"):
+            assert compare.function(name, getattr(functional, name), **options).ok
+    wrong = compare.function(
+        "cross_entropy_forward",
+        lambda logits, target, reduction: functional.cross_entropy_forward(logits, target),
+        reduction="sum",
+    )
+    assert not wrong.ok
+
+
+WRONG: list[tuple[str, Callable[..., Any], str]] = [
+    ("linear_backward", lambda g, x, w: (g @ w, g.T @ x / len(x), g.sum(0)), "grad_weight"),
+    ("linear_backward", lambda g, x, w: (g @ w, g.T @ x, g.mean(0)), "grad_bias"),
+    ("linear_backward", lambda g, x, w: (g @ w, x.T @ g, g.sum(0)), "grad_weight"),
+    ("relu_backward", lambda g, x: g * (x >= 0), "grad_x"),
+    ("softmax_forward", lambda x: np.exp(x) / np.exp(x).sum(0), "y"),
+    ("linear_forward", lambda x, w, b: x @ w.T, "y"),
+    ("sigmoid_forward", lambda x: 1 / (1 + np.exp(-x)) * (1 + 1e-13), "y"),
+]
+
+
+@pytest.mark.parametrize(("name", "mine", "array"), WRONG)
+def test_a_wrong_function_is_found_and_located(
+    name: str, mine: Callable[..., Any], array: str
+) -> None:
+    report = compare.function(name, mine)
+    assert {each.name for each in report.failures} == {array}
+    assert report.failures[0].share > 1 or report.failures[0].problem
+    assert "WRONG" in str(report)
+    assert str(report.failures[0]) in str(report)
+
+
+def _changes_its_argument(g: Array, x: Array) -> Array:
+    g[x <= 0] = 0
+    return g
+
+
+def _raises(g: Array, x: Array) -> Array:
+    raise RuntimeError("not written yet")
+
+
+@pytest.mark.parametrize(
+    ("mine", "words"),
+    [
+        (_changes_its_argument, "changed its arguments"),
+        (_raises, "RuntimeError: not written yet"),
+        (lambda g, x: (g, x), "2 results; expected grad_x"),
+        (lambda g, x: g.tolist(), "of type list; expected a NumPy array"),
+        (lambda g, x: g.T, "is float64 (3, 5); expected float64 (5, 3)"),
+        (lambda g, x: g.astype(np.float32), "is float32 (5, 3); expected float64 (5, 3)"),
+        (lambda g, x: np.where(x > 0, g, np.nan), "is nan; PyTorch's is 0"),
+        (lambda g, x: None, "of type NoneType"),
+    ],
+)
+def test_a_function_that_cant_be_judged_is_told_why(mine: Callable[..., Any], words: str) -> None:
+    report = compare.function("relu_backward", mine)
+    assert words in str(report.failures[0])
+
+
+def test_an_unknown_name_is_told_the_known_ones() -> None:
+    for name in ("linear", "tanh_backward", "linear_sideways"):
+        with pytest.raises(ValueError, match="expected one of linear, relu, sigmoid"):
+            compare.function(name, np.tanh)
+
+
+def my_forward(parameters: compare.Parameters, x: Array) -> Array:
+    hidden = np.maximum(x @ parameters["lin1.weight"].T + parameters["lin1.bias"], 0)
+    return np.asarray(hidden @ parameters["lin2.weight"].T + parameters["lin2.bias"])
+
+
+def my_backward(parameters: compare.Parameters, x: Array, target: Array) -> dict[str, Array]:
+    z = x @ parameters["lin1.weight"].T + parameters["lin1.bias"]
+    hidden = np.maximum(z, 0)
+    logits = hidden @ parameters["lin2.weight"].T + parameters["lin2.bias"]
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    p[np.arange(len(x)), target] -= 1
+    p /= len(x)
+    grad_z = (p @ parameters["lin2.weight"]) * (z > 0)
+    return {
+        "lin1.weight": grad_z.T @ x,
+        "lin1.bias": grad_z.sum(axis=0),
+        "lin2.weight": p.T @ hidden,
+        "lin2.bias": p.sum(axis=0),
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_model_in_somebodys_own_style_passes(dtype: Dtype) -> None:
+    assert compare.model(my_forward, my_backward, dtype=dtype).ok
+
+
+def test_a_model_without_the_mask_is_wrong_from_the_first_layer_on() -> None:
+    def unmasked(parameters: compare.Parameters, x: Array, target: Array) -> dict[str, Array]:
+        shifted = dict(parameters) | {"lin1.bias": parameters["lin1.bias"] + 1e6}
+        right = my_backward(parameters, x, target)
+        return right | {"lin1.bias": my_backward(shifted, x, target)["lin1.bias"]}
+
+    report = compare.model(my_forward, unmasked)
+    assert {each.name for each in report.failures} == {"lin1.bias"}
+    missing = compare.model(my_forward, lambda *_: {})
+    assert "KeyError" in str(missing.failures[0])
+
+
+def my_adam(
+    p: Array, g: Array, m: Array, v: Array, t: int, correct: bool = True, eps: float = 1e-8
+) -> tuple[Array, Array, Array]:
+    m = 0.9 * m + 0.1 * g
+    v = 0.999 * v + 0.001 * g * g
+    m_hat = m / (1 - 0.9**t) if correct else m
+    v_hat = v / (1 - 0.999**t) if correct else v
+    return p - 1e-3 * m_hat / (np.sqrt(v_hat) + eps), m, v
+
+
+def test_adam_as_the_paper_writes_it_passes_and_its_mistakes_dont() -> None:
+    """p alone shows a missing correction, and eps where gradients are as small as eps."""
+    assert compare.adam(my_adam).ok
+    for mistake in ({"correct": False}, {"eps": 1e-7}, {"eps": 0.0}):
+        report = compare.adam(lambda *state, m=mistake: my_adam(*state, **m))
+        assert {each.name for each in report.failures} == {"p"}
+
+
+def test_adamw_passes_and_is_told_from_l2() -> None:
+    def adamw(p: Array, g: Array, m: Array, v: Array, t: int) -> tuple[Array, Array, Array]:
+        return my_adam(p * (1 - 1e-3 * 0.1), g, m, v, t)
+
+    def l2(p: Array, g: Array, m: Array, v: Array, t: int) -> tuple[Array, Array, Array]:
+        return my_adam(p, g + 0.1 * p, m, v, t)
+
+    assert compare.adam(adamw, weight_decay=0.1, decoupled=True).ok
+    assert compare.adam(l2, weight_decay=0.1).ok
+    assert not compare.adam(adamw, weight_decay=0.1).ok
+    assert not compare.adam(l2, weight_decay=0.1, decoupled=True).ok
+
+
+@given(
+    seed=seeds,
+    dtype=dtypes,
+    scale=scales,
+    sizes=st.tuples(*[st.integers(1, 40)] * 4),
+)
+def test_a_whole_step_of_mnist_nn_is_within_its_composed_bound(
+    seed: int, dtype: Dtype, scale: float, sizes: tuple[int, int, int, int]
+) -> None:
+    """Activations, loss and gradients, ours and PyTorch's, each within the error of the exact."""
+    n, d, h, c = sizes
+    rng = np.random.default_rng(seed)
+    model = nn.Mnist_NN(d, h, c, device="cpu", dtype=dtype)
+    for _, parameter in model.named_parameters():
+        parameter.data = (scale * rng.normal(size=parameter.shape)).astype(dtype)
+    x: Array = (scale * rng.normal(size=(n, d))).astype(dtype)
+    target = rng.integers(0, c, n)
+    parameters = model.state_dict()
+    ours = step.of_scratchnet(model, x, target)
+    theirs = step.of_pytorch(step.network(parameters), x, target)
+    limits = step.estimate(dtype, parameters, x, target)
+    assert ours.keys() == theirs.keys() == limits.keys()
+    for name, limit in limits.items():
+        each = compare.difference(name, "", ours[name], theirs[name], 2 * limit.error)
+        assert each.ok, str(each)
+
+
+@given(
+    seed=seeds,
+    dtype=dtypes,
+    scale=scales,
+    t=st.sampled_from([1, 2, 10, 1000]),
+    size=scales,
+    options=st.fixed_dictionaries(
+        {
+            "lr": st.sampled_from([1e-3, 1e-2, 1.0]),
+            "betas": st.tuples(
+                st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 0.9, 0.999])
+            ),
+            "eps": st.sampled_from([1e-10, 1e-8, 1e-3]),
+            "weight_decay": st.sampled_from([0.0, 1e-2, 0.5]),
+            "decoupled": st.booleans(),
+        }
+    ),
+)
+def test_a_step_of_adam_is_within_its_bound(
+    seed: int, dtype: Dtype, scale: float, t: int, size: float, options: dict[str, Any]
+) -> None:
+    """Ours and PyTorch's from the same state, whatever it is, entry by entry."""
+    rng = np.random.default_rng(seed)
+    p, g, m = (
+        (factor * rng.normal(size=9)).astype(dtype) for factor in (size, scale * 1e-4, scale * 1e-4)
+    )
+    v = ((scale * 1e-4) ** 2 * rng.random(9)).astype(dtype)
+    kind = optim.AdamW if options["decoupled"] else optim.Adam
+    parameter = nn.Parameter(p)
+    settings = {name: value for name, value in options.items() if name != "decoupled"}
+    optimizer = kind([parameter], **settings)
+    groups = optimizer.state_dict()["param_groups"]
+    state = {0: {"step": t - 1, "exp_avg": m, "exp_avg_sq": v}}
+    optimizer.load_state_dict({"param_groups": groups, "state": state})
+    parameter.grad = g
+    optimizer.step()
+    after = optimizer.state_dict()["state"][0]
+    ours = parameter.data, after["exp_avg"], after["exp_avg_sq"]
+    theirs = step.adam_of_pytorch(p, g, m, v, t, **options)
+    limits = propagation.adam(dtype, p, g, m, v, t, **options)
+    errors = (limits.parameter.error, limits.exp_avg.error, limits.exp_avg_sq.error)
+    for name, mine, value, error in zip("pmv", ours, theirs, errors, strict=True):
+        each = compare.difference(name, "", mine, value, 2 * error)
+        assert each.ok, str(each)
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lock_step_finds_no_difference(recipe: str, dtype: Dtype) -> None:
+    options = Options(recipe, epochs=2, batch_size=16, hidden=20)
+    lockstep = Lockstep.start(options, some_images(0, 40), dtype, "cpu")
+    assert list(lockstep.steps(6)) == [1, 2, 3, 4, 5, 6]
+    assert lockstep.report.ok, str(lockstep.report)
+    assert len(lockstep.report.by_name()) == 3 + 1 + 3 + 4 + 3 * 4
+    assert lockstep.run.model.lin1.weight.shape == (20, 784)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "first"),
+    [
+        ("relu_backward", lambda g, x: g, "grad lin1"),
+        ("linear_forward", lambda x, w, b=None: x @ w.T + 1.0001 * b, "lin1"),
+        ("cross_entropy_backward", lambda *a, **k: 1.0001 * CE(*a, **k), "grad lin2"),
+    ],
+)
+def test_lock_step_names_the_first_array_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable[..., Any], first: str
+) -> None:
+    monkeypatch.setattr(functional, name, wrong)
+    lockstep = Lockstep.start(Options(batch_size=8), some_images(0, 20), np.float64, "cpu")
+    list(lockstep.steps(2))
+    assert lockstep.report.failures[0].name == first
+    assert lockstep.report.failures[0].place == "step 1"
+
+
+def test_lock_step_judges_the_optimizer_from_the_same_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A wrong gradient is not held against Adam, and a wrong Adam not against the gradients."""
+    update = optim.Adam.update
+
+    def hasty(self: optim.Adam, p: Array, g: Array, step: int, *state: Array) -> None:
+        update(self, p, g, step + 1, *state)
+
+    monkeypatch.setattr(optim.Adam, "update", hasty)
+    lockstep = Lockstep.start(Options("adam", batch_size=8), some_images(0, 20), np.float64, "cpu")
+    list(lockstep.steps(3))
+    assert {each.name for each in lockstep.report.failures} == {*step.PARAMETERS}
+
+
+def test_the_free_run_has_a_limit_only_where_it_is_stable() -> None:
+    def drift(recipe: str, dtype: Dtype) -> Any:
+        return free_run(Options(recipe, batch_size=8), some_images(0, 40), dtype)
+
+    assert drift("adam", np.float64).limit == drift("one-cycle", np.float64).limit == 1e-9
+    assert drift("tutorial", np.float64).limit is drift("adam", np.float32).limit is None
+    stable = drift("one-cycle", np.float64)
+    assert stable.ok
+    assert len(stable.parameters) == len(stable.losses) == 5
+
+
+def reference_command(*arguments: object, program: str | None = None) -> Any:
+    start = ["-m", "reference"] if program is None else ["-c", program]
+    return subprocess.run(
+        [sys.executable, *start, *map(str, arguments)],
+        env=ENVIRONMENT,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_leaves_a_table_a_json_file_and_a_page(tmp_path: Path) -> None:
+    done = reference_command(
+        "--steps", 5, "--dtype", "float64", "--batch-size", 512, "--recipe", "adam",
+        "--json", tmp_path / "c.json", "--html", tmp_path / "c.html",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "equal up to rounding" in done.stdout
+    assert "within the limit of 1e-09" in done.stdout
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["ok"] is True
+    assert found["machine"]["torch"] == torch.__version__.split("+")[0]
+    assert len(found["differences"]) == 5 * 23
+    assert all(each["ok"] and each["share"] <= 1 for each in found["differences"])
+    assert len(found["drift"]["parameters"]) == 98
+    page = (tmp_path / "c.html").read_text()
+    assert page.count("<svg") == 2
+    loaded = re.findall(r"""(?:src|href)\s*=\s*["']([^"'#][^"']*)""", page)
+    assert [link for link in loaded if not link.startswith("#")] == []
+
+
+def test_the_command_fails_where_a_number_is_wrong() -> None:
+    program = (
+        "from scratchnet import functional\n"
+        "right = functional.relu_backward\n"
+        "functional.relu_backward = lambda g, x: right(g, x) * 1.000001\n"
+        "import runpy\n"
+        "runpy.run_module('reference', run_name='__main__')"
+    )
+    arguments = ["--steps", 1, "--batch-size", 4096, "--dtype", "float64"]
+    done = reference_command(*arguments, program=program)
+    assert done.returncode == 1
+    assert "NOT equal" in done.stdout
+    assert re.search(r"step 1: grad lin1\[\d+, \d+\] is .* times its bound", done.stdout)
+
+
+@settings(max_examples=30)
+@given(
+    recipe=st.sampled_from(["adam", "one-cycle"]),
+    switch=st.integers(0, 6),
+    direction=st.sampled_from(["to scratchnet", "to PyTorch"]),
+    seed=st.integers(0, 100),
+)
+def test_a_run_goes_on_in_the_other_library(
+    tmp_path_factory: pytest.TempPathFactory, recipe: str, switch: int, direction: str, seed: int
+) -> None:
+    """Float64, seven steps, at any step over to the other library by a file: the losses are those
+    of a run that stayed, to 1e-11, and the parameters to 1e-9 (as in the training loop's test)."""
+    path = tmp_path_factory.mktemp("carry") / "state.safetensors"
+    options = Options(recipe, batch_size=4, hidden=5, seed=seed)
+    stayed, moved = (Run(options, some_images(seed, 27), "cpu", np.float64) for _ in range(2))
+    twin = Twin(moved)
+    for number, (x, y, lr) in enumerate(stayed.batches(0, 7)):
+        if number == switch and direction == "to scratchnet":
+            carry.save_state(path, twin.model, twin.optimizer)
+            checkpoint.load_state(path, moved.model, moved.optimizer)
+        elif number == switch:
+            checkpoint.save_state(path, moved.model, moved.optimizer)
+            carry.load_state(path, twin.model, twin.optimizer)
+        in_pytorch = (number < switch) == (direction == "to scratchnet")
+        if in_pytorch:
+            twin.optimizer.param_groups[0]["lr"] = lr
+            loss = twin.update(x, y, lr)
+        else:
+            loss = moved.update(x, y, lr)
+        assert abs(loss - stayed.update(x, y, lr)) < 1e-11
+    if in_pytorch:
+        assert twin.distance(stayed) < 1e-9
+    else:
+        for mine, theirs in zip(moved.model.parameters(), stayed.model.parameters(), strict=True):
+            assert abs(mine.data - theirs.data).max() < 1e-9
+
+
+def test_pytorch_takes_over_the_checkpoint_of_a_run(tmp_path: Path) -> None:
+    run = Run(Options("adam", batch_size=4, hidden=5), some_images(0, 27), "cpu", np.float64)
+    twin = Twin(run)
+    for x, y, lr in run.batches(0, 3):
+        run.update(x, y, lr)
+    checkpoint.save_run(tmp_path / "run", run)
+    carry.load_state(tmp_path / "run", twin.model, twin.optimizer)
+    for x, y, lr in run.batches(3, 7):
+        assert abs(run.update(x, y, lr) - twin.update(x, y, lr)) < 1e-11
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    model = nn.Mnist_NN(4, 3, 2, device="cpu")
+    checkpoint.save_state(tmp_path / "s", model, optim.Adam(model.parameters()))
+    other = nn.Mnist_NN(4, 5, 2, device="cpu")
+    with pytest.raises(InputError, match="no state of this model"):
+        checkpoint.load_state(tmp_path / "s", other, optim.Adam(other.parameters()))
