@@ -718,6 +718,52 @@ def test_cross_entropy_names_what_it_refuses(
         run(xp, function, np.ones((2, 3)), target, **options)
 
 
+@pytest.mark.parametrize(
+    ("target", "options", "error"),
+    [
+        (np.array([0, 1], np.int32), {}, RuntimeError),
+        (np.array([0, 1], np.int8), {}, RuntimeError),
+        (np.array([0, 3]), {}, IndexError),
+        (np.array([0, -1]), {}, IndexError),
+        (np.array([[0], [1]]), {}, RuntimeError),
+        (np.array([0, 1, 2]), {}, ValueError),
+        (np.array([0, 1]), {"label_smoothing": 1.5}, RuntimeError),
+        (np.array([0, 1]), {"reduction": "average"}, ValueError),
+        (np.array([0, 1]), {"weight": torch.ones(4, dtype=torch.float64)}, RuntimeError),
+    ],
+)
+def test_what_cross_entropy_refuses_torch_refuses_too(
+    target: Array, options: dict[str, Any], error: type[Exception]
+) -> None:
+    """The rows of PyTorch's table that are errors; our own messages are in the test above."""
+    with pytest.raises(error):
+        reference.cross_entropy(
+            torch.ones((2, 3), dtype=torch.float64), torch.from_numpy(target), **options
+        )
+
+
+def test_negative_smoothing_is_an_error_here_and_silently_none_in_torch() -> None:
+    logits, target = torch.eye(3), torch.arange(3)
+    silent = reference.cross_entropy(logits, target, label_smoothing=-0.1)
+    assert silent == reference.cross_entropy(logits, target)
+    with refused(ValueError, -0.1):
+        ours.cross_entropy_forward(logits.numpy(), target.numpy(), label_smoothing=-0.1)
+
+
+def test_layouts_that_torch_cant_take_are_taken_or_told(xp: ModuleType) -> None:
+    """torch.from_numpy takes no negative strides, we do; and nobody takes big-endian numbers."""
+    backwards, big = np.arange(-3.0, 3.0)[::-1], np.ones(3, ">f4")
+    with pytest.raises(ValueError, match="negative"):
+        torch.from_numpy(backwards)
+    with pytest.raises(ValueError, match="byte order"):
+        torch.from_numpy(big)
+    here = xp.arange(-3.0, 3.0)[::-1]
+    expected = np.maximum(backwards, 0)
+    assert_array_equal(backend.to_numpy(ours.relu_forward(here)), expected)
+    with refused(TypeError, ">f4"):
+        ours.relu_forward(big)
+
+
 @pytest.mark.parametrize("reduction", draws.REDUCTIONS)
 def test_cross_entropy_refuses_an_upstream_gradient_of_another_shape(
     xp: ModuleType, reduction: str

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reference.bounds import unit_roundoff
+from reference.bounds import Dtype, unit_roundoff
 from scratchnet import nn, optim
 from scratchnet.backend import Array, to_numpy
-from tests.strategies import seeds
+from tests.strategies import dtypes, seeds
 
 Shapes = list[tuple[int, ...]]
 
@@ -78,6 +78,7 @@ class Pair:
         self.theirs = [torch.from_numpy(value.copy()).requires_grad_() for value in values]
         self.optimizer = getattr(optim, kind)(self.ours, **options)
         self.optimizer_torch = getattr(torch.optim, kind)(self.theirs, foreach=False, **options)
+        self.dtype: Dtype = np.float32 if values[0].dtype == np.float32 else np.float64
         self.weight_decay = options.get("weight_decay", 0.0) if kind == "Adam" else 0.0
         self.sign = -1 if options.get("maximize") else 1
         self.steps, self.largest, self.moved, self.condition = 0, 0.0, 0.0, 1.0
@@ -100,7 +101,7 @@ class Pair:
                 self.condition = max(self.condition, ratio.max(initial=1.0))
 
     def assert_together(self) -> None:
-        u, t = unit_roundoff(np.float64), self.steps
+        u, t = unit_roundoff(self.dtype), self.steps
         bound = t * u * (8 * self.largest + 64 * t * self.condition * self.moved)
         for ours, theirs in self.values():
             assert abs(ours - theirs).max() <= bound
@@ -115,15 +116,17 @@ class Pair:
 
 @given(
     configuration=configurations,
+    dtype=dtypes,
     seed=seeds,
     shapes=shapes,
     steps=st.sampled_from([1, 2, 3, 12]),
     flat=st.booleans(),
     missing=st.booleans(),
 )
-def test_every_optimizer_is_pytorchs_in_float64(
+def test_every_optimizer_is_pytorchs(
     xp: ModuleType,
     configuration: tuple[str, dict[str, Any]],
+    dtype: Dtype,
     seed: int,
     shapes: Shapes,
     steps: int,
@@ -132,9 +135,10 @@ def test_every_optimizer_is_pytorchs_in_float64(
 ) -> None:
     kind, options = configuration
     rng = np.random.default_rng(seed)
-    pair = Pair(xp, kind, options, [rng.normal(size=shape) for shape in shapes], flat)
+    values: list[Array] = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+    pair = Pair(xp, kind, options, values, flat)
     for _ in range(steps):
-        grads: list[Array | None] = [gradients(rng, shape, np.float64) for shape in shapes]
+        grads: list[Array | None] = [gradients(rng, shape, dtype) for shape in shapes]
         pair.step([None if missing and rng.random() < 0.5 else grad for grad in grads])
     pair.assert_together()
 

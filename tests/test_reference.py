@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -17,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import carry, compare, propagation, step
-from reference.bounds import Dtype
+from reference.bounds import Classification, Dtype
 from reference.lockstep import Lockstep, free_run
+from reference.propagation import Estimate
 from reference.twin import Twin
 from scratchnet import checkpoint, functional, nn, optim
 from scratchnet.backend import Array
@@ -202,6 +204,104 @@ def test_a_whole_step_of_mnist_nn_is_within_its_composed_bound(
     for name, limit in limits.items():
         each = compare.difference(name, "", ours[name], theirs[name], 2 * limit.error)
         assert each.ok, str(each)
+
+
+@given(
+    seed=seeds,
+    dtype=dtypes,
+    scale=st.sampled_from([0.1, 1.0, 3.0]),
+    widths=st.lists(st.integers(1, 30), min_size=2, max_size=6),
+    activation=st.sampled_from(["ReLU", "Sigmoid"]),
+    options=st.fixed_dictionaries(
+        {
+            "label_smoothing": st.sampled_from([0.0, 0.1]),
+            "reduction": st.sampled_from(["mean", "sum"]),
+        }
+    ),
+)
+def test_a_network_of_any_depth_is_within_its_composed_bound(
+    seed: int,
+    dtype: Dtype,
+    scale: float,
+    widths: list[int],
+    activation: str,
+    options: dict[str, Any],
+) -> None:
+    """Up to five layers: loss and every gradient, of the parameters and of the input."""
+    rng = np.random.default_rng(seed)
+    n, (first, *_, classes) = int(rng.integers(1, 30)), widths
+    pairs = list(itertools.pairwise(widths))
+    linears = [nn.Linear(d, h, device="cpu", dtype=dtype, generator=rng) for d, h in pairs]
+    for linear in linears:
+        linear.weight.data = linear.weight.data * dtype(scale)
+    between = nn.ReLU if activation == "ReLU" else nn.Sigmoid
+    model = nn.Sequential(*itertools.chain(*((linear, between()) for linear in linears)))
+    model.layers = model.layers[:-1]
+    x: Array = rng.normal(size=(n, first)).astype(dtype)
+    target = rng.integers(0, classes, n)
+
+    loss_func = nn.CrossEntropyLoss(**options)
+    ours = {"loss": np.asarray(loss_func(model(x), target))}
+    ours["x"] = model.backward(loss_func.backward())
+    for i, linear in enumerate(linears):
+        for kind, parameter in linear.named_parameters():
+            assert parameter.grad is not None
+            ours[f"{i}.{kind}"] = parameter.grad
+
+    theirs = _by_autograd(linears, activation, x, target, options)
+    limits = _estimates(dtype, linears, activation, x, target, options)
+    assert ours.keys() == theirs.keys() == limits.keys()
+    for name, limit in limits.items():
+        each = compare.difference(name, "", ours[name], theirs[name], 2 * limit.error)
+        assert each.ok, str(each)
+
+
+def _estimates(
+    dtype: Dtype,
+    linears: list[nn.Linear],
+    activation: str,
+    x: Array,
+    target: Array,
+    options: dict[str, Any],
+) -> dict[str, Estimate]:
+    """The loss and all gradients with their errors."""
+    inputs, outputs = [propagation.exact(x)], []
+    for linear in linears:
+        assert linear.bias is not None
+        z = propagation.linear(dtype, inputs[-1], linear.weight.data, linear.bias.data)
+        outputs.append(z)
+        relu = activation == "ReLU"
+        inputs.append(propagation.relu(z) if relu else propagation.sigmoid(dtype, z))
+    problem = Classification.of(outputs[-1].value, target, **options)
+    found = {"loss": propagation.cross_entropy(dtype, outputs[-1], problem)}
+    grad = propagation.cross_entropy_backward(dtype, outputs[-1], problem)
+    for i in reversed(range(len(linears))):
+        weight = linears[i].weight.data
+        results = propagation.linear_backward(dtype, grad, inputs[i], weight)
+        grad, found[f"{i}.weight"], found[f"{i}.bias"] = results
+        if i > 0 and activation == "ReLU":
+            grad = propagation.relu_backward(grad, outputs[i - 1])
+        elif i > 0:
+            grad = propagation.sigmoid_backward(dtype, grad, outputs[i - 1])
+    return found | {"x": grad}
+
+
+def _by_autograd(
+    linears: list[nn.Linear], activation: str, x: Array, target: Array, options: dict[str, Any]
+) -> dict[str, Array]:
+    """The same network in PyTorch: its loss, and the gradients of x and of all parameters."""
+    leaves = {"x": torch.from_numpy(x.copy()).requires_grad_()}
+    y = leaves["x"]
+    for i, linear in enumerate(linears):
+        for kind, parameter in linear.named_parameters():
+            leaves[f"{i}.{kind}"] = torch.from_numpy(parameter.data.copy()).requires_grad_()
+        y = torch.nn.functional.linear(y, leaves[f"{i}.weight"], leaves[f"{i}.bias"])
+        if i < len(linears) - 1:
+            y = torch.relu(y) if activation == "ReLU" else torch.sigmoid(y)
+    loss = torch.nn.functional.cross_entropy(y, torch.from_numpy(target), **options)
+    grads = torch.autograd.grad(loss, [*leaves.values()])
+    found = {name: grad.numpy() for name, grad in zip(leaves, grads, strict=True)}
+    return found | {"loss": loss.detach().numpy()}
 
 
 @given(
