@@ -31,7 +31,6 @@ from scratchnet.training import predict as predict_logits
 
 DEFAULTS = Options()
 SUMMARY = "summary.json"
-LAST = "mistakes.png"  # of what a complete run leaves
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -121,7 +120,7 @@ def train(
     else:
         run, splits, data, out = _resumed_run(ctx, resume, data, device)
     click.echo(f"{_describe(run)} -> {out}")
-    if run.step == run.total_steps and (out / LAST).exists():
+    if _is_complete(run, out):
         click.echo(f"this run is complete: see {out / SUMMARY}")
         return
     try:
@@ -132,6 +131,15 @@ def train(
         sys.exit(128 + signal.SIGINT)
     click.echo(accuracies)
     click.echo(f"the whole command took {time.perf_counter() - start:.1f} s")
+
+
+def _is_complete(run: Run, out: Path) -> bool:
+    """Whether all is done. The summary is written last, and a longer run has more steps."""
+    try:
+        summary = json.loads((out / SUMMARY).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(run.total_steps == run.step == summary["steps"])
 
 
 def _go_on(out: Path) -> str:
@@ -237,7 +245,8 @@ def _train(
                     sys.exit(128 + interrupted[0])  # as a shell has it
                 if run.step % save_every == 0:
                     save()
-            save()
+            if saved != run.step:
+                save()
         except Diverged as error:
             raise Diverged(f"{error}; the checkpoint of step {saved} stays in {out}") from None
     return time.perf_counter() - start
@@ -298,31 +307,30 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
 def _train_and_finish(
     run: Run, splits: mnist.Mnist, out: Path, data: Path | None, save_every: int
 ) -> str:
-    """Train, and write what is for reading: losses, summary and pictures. Returns how it went."""
+    """Train, and write what is for reading: losses, pictures and summary. Returns how it went."""
     resumed_at = run.step
     seconds = _train(run, splits.validation, out, data, save_every)
     validation = evaluate(run.model, splits.validation, run.normalization)
     test = evaluate(run.model, splits.test, run.normalization)
     files.write(out / "losses.csv", _losses_csv(run).encode())
-    if run.step > resumed_at or not (out / SUMMARY).exists():
-        summary = {
-            **dataclasses.asdict(run.options),
-            "lr": run.lr,
-            "data": None if data is None else str(data),
-            "device": run.device,
-            "engine": "layers",
-            "normalization": dataclasses.asdict(run.normalization),
-            "steps": run.step,
-            "resumed_at_step": resumed_at,
-            "seconds": round(seconds, 4),
-            "validation_loss": validation.loss,
-            "validation_accuracy": validation.accuracy,
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
-            "versions": _versions(run.device),
-        }
-        files.write(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     _draw(run, splits.test, test.logits, out)
+    summary = {
+        **dataclasses.asdict(run.options),
+        "lr": run.lr,
+        "data": None if data is None else str(data),
+        "device": run.device,
+        "engine": "layers",
+        "normalization": dataclasses.asdict(run.normalization),
+        "steps": run.step,
+        "resumed_at_step": resumed_at,
+        "seconds": round(seconds, 4),
+        "validation_loss": validation.loss,
+        "validation_accuracy": validation.accuracy,
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "versions": _versions(run.device),
+    }
+    files.write(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     return (
         f"validation accuracy {validation.accuracy:.2%}, test accuracy {test.accuracy:.2%}; "
         f"{run.step - resumed_at} steps in {seconds:.2f} s"
@@ -347,7 +355,7 @@ def _draw(run: Run, test: mnist.Split, logits: npt.NDArray[np.floating], out: Pa
     plots.weights(out / "weights.png", backend.to_numpy(run.model.lin1.weight.data))
     plots.confusion(out / "confusion.png", test.labels, logits.argmax(axis=1))
     probabilities = functional.softmax_forward(logits)
-    plots.mistakes(out / LAST, test.images, test.labels, probabilities)
+    plots.mistakes(out / "mistakes.png", test.images, test.labels, probabilities)
 
 
 def _losses_csv(run: Run) -> str:

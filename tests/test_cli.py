@@ -211,12 +211,15 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     assert results(tmp_path / "run") == unbroken
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("moment", [1, 2, 3, 4, 11, 14])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_between_two_files_loses_nothing(
     tmp_path: Path, unbroken: dict[str, bytes], moment: int, when: str
 ) -> None:
-    """SIGKILL just before or just after the n-th file is put in its place: the worst moments."""
+    """SIGKILL just before or just after the n-th file is put in its place: the worst moments.
+
+    Five checkpoints are two files each, losses.csv is the 11th, and the 14th is a picture.
+    """
     program = f"""
 import os, signal
 from scratchnet.cli import main
@@ -239,6 +242,8 @@ main()
         arguments = ["train", "--resume", "run"]
     scratchnet(*arguments, cwd=tmp_path)
     assert results(tmp_path / "run") == unbroken
+    assert len(list((tmp_path / "run").glob("*"))) == 8
+    assert "complete" in scratchnet("train", "--resume", "run", cwd=tmp_path)[0]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
