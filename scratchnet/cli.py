@@ -234,8 +234,8 @@ def _train(
         _Progress(run, validation) as progress,
     ):
         try:
-            for _ in run.train():
-                progress.update()
+            for updates in run.train(every=save_every):
+                progress.update(updates)
                 if interrupted:
                     save()
                     click.echo(
@@ -291,8 +291,8 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
         self.bar = tqdm(total=run.total_steps, initial=run.step, unit="step", disable=silent)
         self.shown = 0.0
 
-    def update(self) -> None:
-        self.bar.update()
+    def update(self, updates: int) -> None:
+        self.bar.update(updates)
         now = time.perf_counter()
         if not self.bar.disable and now - self.shown > 0.2:
             loss = np.mean(self.run.losses[-50:])

@@ -27,6 +27,7 @@ class Optimizer:
     Attributes:
         lr: the learning rate of the next step; a schedule, or the user, may change it.
         steps: how many steps each parameter has made.
+        vectors: the state by name, each a flat array for all parameters.
     """
 
     state_names: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Optimizer:
         self._starts = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
         first = self.parameters[0].data
         zeros = backend.get_array_module(first).zeros
-        self._state = {
+        self.vectors = {
             name: zeros(self._starts[-1], dtype=first.dtype) for name in self.state_names
         }
 
@@ -71,7 +72,7 @@ class Optimizer:
             start, stop = self.parameters[first].start, self.parameters[last - 1].stop
             buffer = self.parameters[first].buffer
             own = slice(self._starts[first], self._starts[last])
-            state = [vector[own] for vector in self._state.values()]
+            state = [vector[own] for vector in self.vectors.values()]
             grad = -buffer.grad[start:stop] if self.maximize else buffer.grad[start:stop]
             self.update(buffer.data[start:stop], grad, self.steps[first], *state)
 
@@ -165,7 +166,7 @@ class Optimizer:
 
     def _state_of(self, i: int, name: str) -> Array:
         own = slice(self._starts[i], self._starts[i + 1])
-        return self._state[name][own].reshape(self.parameters[i].shape)
+        return self.vectors[name][own].reshape(self.parameters[i].shape)
 
 
 class SGD(Optimizer):

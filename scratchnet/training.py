@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scratchnet import backend, functional, mnist
+from scratchnet import backend, engines, functional, mnist
 from scratchnet.backend import Array
 from scratchnet.errors import InputError
 from scratchnet.mnist import Split
@@ -172,6 +173,7 @@ class Run:
         self.loss_func = CrossEntropyLoss()
         self.lr = self.recipe.lr if options.lr is None else options.lr
         self.optimizer = self.recipe.optimizer(self.model.parameters(), self.lr)
+        self._epoch, self._order = -1, np.empty(0, np.int64)  # of the epoch that was last asked for
         self.steps_per_epoch = math.ceil(len(labels) / options.batch_size)
         self.total_steps = options.epochs * self.steps_per_epoch
         self.lrs = np.full(self.total_steps, self.lr)
@@ -195,15 +197,19 @@ class Run:
         Updates are counted from 0 over all epochs. Each epoch has an order of its own, which hangs
         on the seed and the epoch alone: the position is all there is to remember of it.
         """
-        size = self.options.batch_size
         for step in range(first, last):
-            epoch, position = divmod(step, self.steps_per_epoch)
-            if step == first or position == 0:
-                generator = np.random.default_rng([self.options.seed, epoch + 1])
-                order = generator.permutation(len(self.labels))
-            chosen = backend.asarray(order[position * size :][:size], self.device)
+            chosen = backend.asarray(self.chosen(step), self.device)
             x = self.normalization(self.images[chosen], self.dtype)
             yield x, self.labels[chosen], float(self.lrs[step])
+
+    def chosen(self, step: int) -> npt.NDArray[np.int64]:
+        """The samples (N,) of an update, by their numbers."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if self._epoch != epoch:
+            generator = np.random.default_rng([self.options.seed, epoch + 1])
+            self._epoch, self._order = epoch, generator.permutation(len(self.labels))
+        start = position * self.options.batch_size
+        return self._order[start : start + self.options.batch_size]
 
     def update(self, x: Array, y: Array, lr: float) -> float:
         """One step down the gradient of the loss on a batch; returns the loss before it."""
@@ -216,18 +222,32 @@ class Run:
         self.optimizer.zero_grad()
         return loss.item()
 
-    def train(self) -> Iterator[float]:
-        """Make the updates that are left, one for each turn of the caller's loop; yields its loss.
+    def train(self, every: int | None = None, engine: str = "layers") -> Iterator[int]:
+        """Make the updates that are left, a stretch for each turn of the caller's loop.
+
+        Args:
+            every: end a stretch at each multiple of so many updates; None for where it suits.
+            engine: a name in engines.NAMES.
+
+        Yields:
+            How many updates were made: as many as take about a tenth of a second.
 
         Raises:
             Diverged: a loss is nan or infinite. The run is then of no more use.
+            InputError: the engine is unknown, or does not fit this run.
         """
-        for x, y, lr in self.batches(self.step, self.total_steps):
-            loss = self.update(x, y, lr)
-            if not math.isfinite(loss):
-                raise Diverged(self._diverged(f"the loss is {loss}"))
-            self.losses.append(loss)
-            yield loss
+        made = engines.make(engine, self)
+        stretch, every = 1, every or self.total_steps
+        while self.step < self.total_steps:
+            begin, first = time.perf_counter(), self.step
+            last = min(first + stretch, (first // every + 1) * every, self.total_steps)
+            for loss in made.advance(first, last):
+                if not math.isfinite(loss):
+                    raise Diverged(self._diverged(f"the loss is {loss}"))
+                self.losses.append(loss)
+            if time.perf_counter() - begin < 0.05:
+                stretch *= 2
+            yield last - first
 
     def check(self) -> None:
         """Raise Diverged if a parameter is nan or infinite, which the next loss would show."""
