@@ -122,6 +122,7 @@ def save_run(path: Path, run: Run, data: Path | None = None) -> None:
         "options": dataclasses.asdict(run.options),
         "device": run.device,
         "dtype": np.dtype(run.dtype).name,
+        "engine": run.engine,
         "param_groups": run.optimizer.state_dict()["param_groups"],
         "data": _absolute(data),
         "data_crc32": run.data_crc32,
@@ -166,19 +167,23 @@ class SavedRun:
                 "`scratchnet train` leaves in its folder"
             ) from error
 
-    def resume(self, split: Split, *, device: str, epochs: int | None = None) -> Run:
-        """The run, ready to go on with the next update; on the same device, bit for bit.
+    def resume(
+        self, split: Split, *, device: str, engine: str | None = None, epochs: int | None = None
+    ) -> Run:
+        """The run, ready to go on with the next update; on the same device and engine, bit for bit.
 
         Args:
             split: the training images and labels that it was started with.
             device: "cpu" or "cuda".
+            engine: a name in engines.NAMES; None for the one it ran on.
             epochs: train for so many in all; None for as many as it was started with.
 
         Raises:
             InputError: the data is not the same, or the epochs don't fit.
         """
         options = self.options if epochs is None else replace(self.options, epochs=epochs)
-        run = Run(options, split, device, self._info["dtype"])
+        engine = engine or self._info["engine"]
+        run = Run(options, split, device, self._info["dtype"], engine)
         if run.data_crc32 != self._info["data_crc32"]:
             raise InputError(
                 f"{self.path}: the run was started with other training data; expected that of "

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import scratchnet
-from scratchnet import backend, checkpoint, files, functional, mnist
+from scratchnet import backend, checkpoint, engines, files, functional, mnist
 from scratchnet.checkpoint import SavedModel, SavedRun
 from scratchnet.errors import InputError
 from scratchnet.training import RECIPES, Diverged, Options, Run, evaluate
@@ -97,6 +97,13 @@ def main() -> None:
 @click.option("--limit", type=int, help="Train on the first so many images only.")
 @data_option
 @device_option
+@click.option(
+    "--engine",
+    type=click.Choice(engines.NAMES),
+    default="layers",
+    help="What makes the updates: layers, the readable one, or numpy_inplace, equal up to rounding "
+    "and faster.",
+)
 @_folder_option("--out", "Folder for the results.  [default: the next free of runs/1, runs/2, ...]")
 @_folder_option("--resume", "Go on with the run in this folder, whose own options hold.")
 @click.option(
@@ -108,6 +115,7 @@ def train(
     /,
     data: Path | None,
     device: str,
+    engine: str,
     out: Path | None,
     resume: Path | None,
     save_every: int,
@@ -116,7 +124,7 @@ def train(
     """Train Mnist_NN, and leave model, losses and pictures in a folder."""
     start = time.perf_counter()
     if resume is None:
-        run, splits, out = _new_run(Options(**options), data, device, out)
+        run, splits, out = _new_run(Options(**options), data, device, engine, out)
     else:
         run, splits, data, out = _resumed_run(ctx, resume, data, device)
     click.echo(f"{_describe(run)} -> {out}")
@@ -147,11 +155,12 @@ def _go_on(out: Path) -> str:
 
 
 def _new_run(
-    options: Options, data: Path | None, device: str, out: Path | None
+    options: Options, data: Path | None, device: str, engine: str, out: Path | None
 ) -> tuple[Run, mnist.Mnist, Path]:
     device = _resolve(device)
     splits = mnist.load(data)
-    run = Run(options, splits.train, device)
+    run = Run(options, splits.train, device, engine=engine)
+    engines.make(engine, run)  # which says now, and not in the midst of things, if it can't
     return run, splits, _make_folder(out)
 
 
@@ -159,7 +168,7 @@ def _resumed_run(
     ctx: click.Context, folder: Path, data: Path | None, device: str
 ) -> tuple[Run, mnist.Mnist, Path | None, Path]:
     given = {name for name in ctx.params if _was_given(ctx, name)}
-    fixed = given - {"resume", "epochs", "data", "device", "save_every"}
+    fixed = given - {"resume", "epochs", "data", "device", "engine", "save_every"}
     if fixed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(fixed))
         raise InputError(f"{names}: can't be changed in a resumed run; leave it out")
@@ -167,8 +176,9 @@ def _resumed_run(
     data = data or saved.data
     device = _resolve(device if "device" in given else saved.device)
     splits = mnist.load(data)
-    epochs = ctx.params["epochs"] if "epochs" in given else None
-    return saved.resume(splits.train, device=device, epochs=epochs), splits, data, folder
+    epochs, engine = (ctx.params[name] if name in given else None for name in ("epochs", "engine"))
+    run = saved.resume(splits.train, device=device, engine=engine, epochs=epochs)
+    return run, splits, data, folder
 
 
 def _was_given(ctx: click.Context, name: str) -> bool:
@@ -207,7 +217,7 @@ def _describe(run: Run) -> str:
     return (
         f"Mnist_NN {lin1.shape[1]}-{lin1.shape[0]}-{lin2.shape[0]}, recipe {options.recipe}, "
         f"{len(run.labels)} images, {run.total_steps - run.step} steps of {options.batch_size}, "
-        f"on {run.device}"
+        f"on {run.device}, engine {run.engine}"
     )
 
 
@@ -319,7 +329,7 @@ def _train_and_finish(
         "lr": run.lr,
         "data": None if data is None else str(data),
         "device": run.device,
-        "engine": "layers",
+        "engine": run.engine,
         "normalization": dataclasses.asdict(run.normalization),
         "steps": run.step,
         "resumed_at_step": resumed_at,

@@ -143,6 +143,7 @@ class Run:
     Attributes:
         options, split, dtype: as given.
         device: "cpu" or "cuda"; given as for `nn.Linear`.
+        engine: what makes the updates, a name in engines.NAMES; default "layers".
         model: Mnist_NN.
         normalization: of its inputs.
         lr: the learning rate; of a schedule, the peak.
@@ -154,6 +155,7 @@ class Run:
     split: Split
     device: str = "auto"
     dtype: npt.DTypeLike = np.float32
+    engine: str = "layers"
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -222,12 +224,11 @@ class Run:
         self.optimizer.zero_grad()
         return loss.item()
 
-    def train(self, every: int | None = None, engine: str = "layers") -> Iterator[int]:
+    def train(self, every: int | None = None) -> Iterator[int]:
         """Make the updates that are left, a stretch for each turn of the caller's loop.
 
         Args:
             every: end a stretch at each multiple of so many updates; None for where it suits.
-            engine: a name in engines.NAMES.
 
         Yields:
             How many updates were made: as many as take about a tenth of a second.
@@ -236,7 +237,7 @@ class Run:
             Diverged: a loss is nan or infinite. The run is then of no more use.
             InputError: the engine is unknown, or does not fit this run.
         """
-        made = engines.make(engine, self)
+        made = engines.make(self.engine, self)
         stretch, every = 1, every or self.total_steps
         while self.step < self.total_steps:
             begin, first = time.perf_counter(), self.step

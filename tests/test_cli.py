@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from reference import mnist_nn
-from scratchnet import backend, checkpoint, mnist
+from scratchnet import backend, checkpoint, engines, mnist
 from scratchnet.checkpoint import SavedRun
 from scratchnet.errors import InputError
 
@@ -174,8 +174,11 @@ def results(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The results of a small run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    scratchnet("train", *SMALL, "--out", "run", cwd=folder)
+    return of_unbroken(tmp_path_factory.mktemp("unbroken"), "layers")
+
+
+def of_unbroken(folder: Path, engine: str) -> dict[str, bytes]:
+    scratchnet("train", *SMALL, "--engine", engine, "--out", "run", cwd=folder)
     return results(folder / "run")
 
 
@@ -187,13 +190,14 @@ def step_of(folder: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("engine", engines.NAMES)
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
-    tmp_path: Path, unbroken: dict[str, bytes], seed: int
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, engine: str
 ) -> None:
     """SIGKILL wherever the process happens to be, once it has come further than the last time."""
-    rng = random.Random(seed)
-    arguments: list[object] = ["train", *SMALL, "--out", "run"]
+    unbroken = of_unbroken(tmp_path_factory.mktemp("unbroken"), engine)
+    rng = random.Random(engine)
+    arguments: list[object] = ["train", *SMALL, "--engine", engine, "--out", "run"]
     kills = 0
     while True:
         process = start(*arguments, "--save-every", rng.choice([7, 50, 130]), cwd=tmp_path)

@@ -113,9 +113,10 @@ def test_where_a_stretch_ends_changes_no_bit(
 @pytest.mark.parametrize("engine", OTHERS)
 @pytest.mark.parametrize("lr", [1e30, 1e38])
 def test_an_engine_that_diverges_says_where(engine: str, lr: float) -> None:
-    run = Run(Options("adam", epochs=50, batch_size=8, lr=lr), some_images(0, 40), "cpu")
+    options = Options("adam", epochs=50, batch_size=8, lr=lr)
+    run = Run(options, some_images(0, 40), "cpu", engine=engine)
     with pytest.raises(Diverged, match=r"step \d+ of 250"):
-        list(run.train(engine=engine))
+        list(run.train())
     assert np.isfinite(run.losses).all()
 
 
