@@ -35,9 +35,9 @@ def unit_roundoff(dtype: Dtype) -> float:
 
 
 def gamma(k: Any, dtype: Dtype) -> Any:
-    """gamma_k = k u / (1 - k u), for a number or an array k."""
-    ku = k * unit_roundoff(dtype)
-    return ku / (1 - ku)
+    """gamma_k = k u / (1 - k u), for a number or an array k; from k u = 1 on it says nothing."""
+    ku = np.minimum(k * unit_roundoff(dtype), 1 - 1e-16)
+    return np.where(ku < 1 - 1e-15, ku / (1 - ku), 1e100)[()]
 
 
 def eta(k: Any, dtype: Dtype) -> Any:
@@ -51,10 +51,13 @@ def tolerance(bound: Callable[..., Array], dtype: Dtype, *inputs: Any) -> Array:
 
 
 def linear(dtype: Dtype, x: Array, weight: Array, bias: Array | None) -> Array:
-    """gamma_(D+1) (|x| |W|^T + |b|): D products, D - 1 additions, and one more for the bias."""
+    """gamma_(D+1) (|x| |W|^T + |b|): D products, D - 1 additions, and one more for the bias.
+
+    Where every term is 0, nothing is rounded: that 0 is exact.
+    """
     terms = x.shape[1] + 1
     size = np.abs(x) @ np.abs(weight).T + (0 if bias is None else np.abs(bias))
-    return np.asarray(gamma(terms, dtype) * size + eta(terms, dtype))
+    return np.where(size == 0, 0, gamma(terms, dtype) * size + eta(terms, dtype))
 
 
 def linear_grad_x(dtype: Dtype, grad_output: Array, weight: Array) -> Array:

@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reference.compare import HEADINGS, Report
-from reference.lockstep import Drift
+from reference.lockstep import STABLE, Drift
 
 CHAOTIC = (
-    "No verdict: this recipe makes a new Adam at every step, so each number moves by about the "
-    "learning rate times the sign of its gradient. Where a gradient is nearly 0, a rounding error "
-    "decides the sign, the next gradients differ by more, and the distance doubles every few steps "
-    "in any two correct programs. The lock-step comparison, where both start each step from the "
-    "same state, judges every step of it."
+    "No verdict on the later steps: this recipe makes a new Adam at every step, so each number "
+    "moves by about the learning rate times the sign of its gradient. Where a gradient is nearly "
+    "0, a rounding error decides the sign, the next gradients differ by more, and the distance "
+    "doubles every few steps in any two correct programs. The lock-step comparison, where both "
+    "start each step from the same state, judges every step of it."
 )
 FLOAT32 = (
-    "No verdict: in float32 two correct programs may drift apart as far as Adam's division by √v "
-    "magnifies a rounding error where gradients are tiny. In float64 the same run has a limit."
+    "No verdict in float32: there two correct programs may drift apart as far as Adam's division "
+    "by √v magnifies a rounding error where gradients are tiny. In float64 the run has a limit."
 )
 JUDGED = (
     "Each step starts all sides from the same state and the same batch, and the optimizers get the "
@@ -36,18 +37,23 @@ JUDGED = (
 )
 
 
-def explain(drift: Drift, recipe: str) -> str:
-    """What the free run came to, in words."""
-    reached = f"{max(drift.parameters):.1e} after {len(drift.parameters)} steps"
-    if drift.limit is None:
-        return f"{reached}. {CHAOTIC if recipe == 'tutorial' else FLOAT32}"
-    return f"{reached}, {'within' if drift.ok else 'BEYOND'} the limit of {drift.limit:g}."
+def explain(drift: Drift) -> str:
+    """What a free run came to, in words."""
+    steps = len(drift.parameters)
+    reached = f"{drift.dtype}: {max(drift.parameters):.1e} after {steps} steps"
+    if not drift.judged:
+        return f"{reached}. {FLOAT32}"
+    judged = max(drift.parameters[: drift.judged])
+    verdict = f"{'within' if drift.ok else 'BEYOND'} the limit of {STABLE:g}"
+    if drift.judged == steps:
+        return f"{reached}, {verdict}."
+    return f"{reached}; {judged:.1e} after {drift.judged}, {verdict}. {CHAOTIC}"
 
 
-def as_json(report: Report, drift: Drift, configuration: dict[str, Any]) -> dict[str, Any]:
+def as_json(report: Report, drifts: list[Drift], configuration: dict[str, Any]) -> dict[str, Any]:
     """All differences, the drift, and what they were found with; nan and infinity as None."""
     return {
-        "ok": report.ok and drift.ok,
+        "ok": report.ok and all(drift.ok for drift in drifts),
         "configuration": configuration,
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
@@ -60,7 +66,7 @@ def as_json(report: Report, drift: Drift, configuration: dict[str, Any]) -> dict
             {name: _finite(value) for name, value in asdict(each).items()} | {"ok": each.ok}
             for each in report.differences
         ],
-        "drift": asdict(drift) | {"ok": drift.ok},
+        "drift": [asdict(drift) | {"ok": drift.ok} for drift in drifts],
     }
 
 
@@ -68,12 +74,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def as_html(report: Report, drift: Drift, configuration: dict[str, Any]) -> str:
+def as_html(report: Report, drifts: list[Drift], configuration: dict[str, Any]) -> str:
     """The page: verdict, summary table and two plots. It needs no other file and no network."""
     steps = len({each.place for each in report.differences})
-    verdict = "equal up to rounding" if report.ok and drift.ok else "NOT equal"
-    failures = "".join(f"<li>{html.escape(str(each))}</li>" for each in report.failures[:20])
-    apart = html.escape(explain(drift, configuration["recipe"]))
+    ok = report.ok and all(drift.ok for drift in drifts)
+    verdict = "equal up to rounding" if ok else "NOT equal"
+    first = {each.name: each for each in reversed(report.failures)}.values()
+    failures = "".join(f"<li>{html.escape(str(each))}</li>" for each in reversed(first))
+    apart = "".join(f"<p>{html.escape(explain(drift))}</p>" for drift in drifts)
     settings = "".join(
         f"<dt>{html.escape(str(name))}</dt><dd>{html.escape(str(value))}</dd>"
         for name, value in configuration.items()
@@ -87,7 +95,7 @@ def as_html(report: Report, drift: Drift, configuration: dict[str, Any]) -> str:
 <main>
 <h1>scratchnet beside PyTorch: {verdict}</h1>
 <dl>{settings}</dl>
-<h2>In lock-step, {steps} steps</h2>
+<h2>In lock-step, {steps} step{"" if steps == 1 else "s"}</h2>
 <p>{JUDGED}</p>
 {f'<ul class="wrong">{failures}</ul>' if failures else ""}
 <div class="wide">{_table(report)}</div>
@@ -96,8 +104,9 @@ def as_html(report: Report, drift: Drift, configuration: dict[str, Any]) -> str:
 step.</figcaption></figure>
 <h2>Free run</h2>
 <p>Both libraries train from the same start on the same batches, and nothing is exchanged after
-that. The largest difference of any parameter: {apart}</p>
-<figure>{_drift(drift)}
+that. The largest difference of any parameter:</p>
+{apart}
+<figure>{_drifts(drifts)}
 <figcaption>How the difference grows over the steps.</figcaption></figure>
 </main>
 </html>
@@ -107,7 +116,7 @@ that. The largest difference of any parameter: {apart}</p>
 def _table(report: Report) -> str:
     def row(cells: tuple[str, ...], tag: str) -> str:
         inside = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-        return f'<tr class="{cells[-1].lower()}">{inside}</tr>'
+        return f'<tr class="{cells[1].lower()}">{inside}</tr>'
 
     body = "".join(row(cells, "td") for cells in report.rows())
     return f"<table><thead>{row(HEADINGS, 'th')}</thead><tbody>{body}</tbody></table>"
@@ -123,24 +132,31 @@ def _shares(report: Report) -> str:
         kinds[kind][step] = max(kinds[kind].get(step, 0.0), each.share)
     figure, axes = _figure("share of the bound used")
     for (kind, values), color in zip(kinds.items(), COLORS, strict=True):
-        axes.plot(list(values), [100 * share for share in values.values()], color, label=kind)
+        shares = [100 * share for share in values.values()]
+        axes.plot(list(values), shares, color, label=kind, marker="." if len(shares) < 30 else "")
     axes.axhline(100, color="#c33", linewidth=1, linestyle="--", label="the bound")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
     return _svg(figure, axes)
 
 
-def _drift(drift: Drift) -> str:
+def _drifts(drifts: list[Drift]) -> str:
     figure, axes = _figure("difference")
-    steps = np.arange(1, len(drift.parameters) + 1)
-    for values, label, color in (
-        (drift.parameters, "largest of any parameter", COLORS[0]),
-        (drift.losses, "of the loss", COLORS[2]),
-    ):
-        shown = np.array(values)
-        axes.plot(steps, np.where(shown > 0, shown, np.nan), color, linewidth=1, label=label)
-    if drift.limit is not None:
-        axes.axhline(drift.limit, color="#c33", linewidth=1, linestyle="--", label="the limit")
+    for drift, style in zip(drifts, ("-", ":"), strict=False):
+        for values, label, color in (
+            (drift.parameters, "any parameter", COLORS[0]),
+            (drift.losses, "the loss", COLORS[2]),
+        ):
+            shown = np.array(values)
+            axes.plot(
+                np.arange(1, len(shown) + 1),
+                np.where(shown > 0, shown, np.nan),
+                color,
+                linestyle=style,
+                linewidth=1,
+                label=f"{label}, {drift.dtype}",
+            )
+    axes.axhline(STABLE, color="#c33", linewidth=1, linestyle="--", label="limit in float64")
     axes.set_yscale("log")
     return _svg(figure, axes)
 
@@ -159,7 +175,8 @@ def _figure(label: str) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, axes: Axes) -> str:
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.legend(frameon=False, loc="outside lower center", ncols=3)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()

@@ -75,7 +75,7 @@ def relu(x: Estimate) -> Estimate:
 
 def relu_backward(grad: Estimate, x: Estimate) -> Estimate:
     """g where x > 0. Where the sign of x is not certain, both 0 and g are right answers."""
-    uncertain = np.abs(x.value) <= 2 * x.error
+    uncertain = (x.error > 0) & (np.abs(x.value) <= 2 * x.error)
     error = np.where(uncertain, grad.size, np.where(x.value > 0, grad.error, 0))
     return Estimate(functional.relu_backward(grad.value, x.value), error)
 
@@ -96,38 +96,36 @@ def sigmoid_backward(dtype: Dtype, grad: Estimate, x: Estimate) -> Estimate:
 
 
 def cross_entropy(dtype: Dtype, logits: Estimate, problem: Classification) -> Estimate:
-    """Each -log p changes by at most twice the row's largest error: its logit, and the sum."""
+    """Each -log p changes by at most 2e, e the row's largest error: its logit, and the sum.
+
+    The rounding, gamma_2 |z| and gamma_(C+2N+8) |log p| in `bounds.cross_entropy`, is that of
+    differences z and logarithms up to 2e larger: gamma_(C+2N+10) · 2e more.
+    """
     problem = replace(problem, logits=logits.value)
     value = functional.cross_entropy_forward(problem.logits, problem.target, **problem.options)
-    moved = 2 * logits.error.max(axis=1) * problem.target_weights.sum(axis=1)
+    samples, classes = logits.value.shape
+    slope = 1 + gamma(classes + 2 * samples + 10, dtype)
+    moved = slope * 2 * logits.error.max(axis=1) * problem.target_weights.sum(axis=1)
     if problem.reduction != "none":
         moved = moved.sum() / problem.denominator
-    rounding = bounds.cross_entropy(dtype, problem) * _growth(logits)
-    return Estimate(np.asarray(value), moved + rounding)
+    return Estimate(np.asarray(value), moved + bounds.cross_entropy(dtype, problem))
 
 
 def cross_entropy_backward(dtype: Dtype, logits: Estimate, problem: Classification) -> Estimate:
-    """(p T - t) g / den: p changes by a factor of at most exp(2e), e the row's largest error."""
+    """(p T - t) g / den: p changes by a factor of at most exp(2e), e the row's largest error.
+
+    And its index in `bounds`, 28 at least, by 4e: together the rounding grows by less than exp(3e).
+    """
     problem = replace(problem, logits=logits.value)
     value = functional.cross_entropy_backward(
         problem.logits, problem.target, **problem.options, grad_output=problem.grad_output
     )
-    factor = np.expm1(2 * logits.error.max(axis=1, keepdims=True))
+    e = np.minimum(logits.error.max(axis=1, keepdims=True), 100)  # which no p survives anyway
+    factor = np.expm1(2 * e)
     total = problem.target_weights.sum(axis=1, keepdims=True) / problem.denominator
     upstream = np.abs(np.asarray(problem.grad_output)).reshape(-1, 1)
     moved = factor * functional.softmax_forward(logits.value) * total * upstream
-    return Estimate(value, moved + bounds.cross_entropy_backward(dtype, problem) * _growth(logits))
-
-
-def _growth(logits: Estimate) -> float:
-    """How much larger the rounding error of cross-entropy may be for the logits with their errors.
-
-    For errors up to e, p grows by exp(2e), the index of p by 4e in at least 28, and the relative
-    index C + 2N + 8 meets a log p larger by 2e, beside an absolute one of at least 18: together
-    less than exp((C + 2N + 12) e).
-    """
-    samples, classes = logits.value.shape
-    return float(np.exp((classes + 2 * samples + 12) * logits.error.max(initial=0.0)))
+    return Estimate(value, moved + bounds.cross_entropy_backward(dtype, problem) * np.exp(3 * e))
 
 
 class AdamState(NamedTuple):
@@ -158,13 +156,16 @@ def adam(
     product and the sum, and as m + (1 - β₁)(g - m) a difference more: gamma_4 of the parts. v:
     β₂ v + (1 - β₂) g², gamma_5, all positive. The root halves a relative error, √(v + e) - √v <=
     min(e / √v, √e), and rounds; √(1 - β₂ᵗ), the quotient, eps and the sum round: gamma_4. The
-    update lr' m / d rounds lr', a product and a quotient: gamma_3. The last subtraction rounds
-    once, and decay, 1 - lr wd rounded to dtype, twice before it.
+    update, m / c₁ times lr, divided by d, in any order, rounds c₁, lr, two quotients and a product:
+    gamma_5. Decay, p - lr wd p in one piece or in two, and the last subtraction: gamma_4 of the
+    parts. βᵗ may be a product of t factors in float64, which 1 - βᵗ magnifies: gamma_t βᵗ/(1 - βᵗ).
+    t stays below 2^24, where PyTorch's count of steps ends.
     """
     p, g, m, v = (np.asarray(array, np.float64) for array in (p, g, m, v))
     beta1, beta2 = betas
     decay = 0.0 if decoupled else weight_decay
-    grad = Estimate(g + decay * p, gamma(3, dtype) * (np.abs(g) + decay * np.abs(p)) * bool(decay))
+    decay_error = gamma(3, dtype) * (np.abs(g) + decay * np.abs(p)) + bounds.eta(1, dtype)
+    grad = Estimate(g + decay * p, decay_error * bool(decay))
 
     m_new = beta1 * m + (1 - beta1) * grad.value
     m_parts = np.abs(m) + (1 - beta1) * grad.size
@@ -178,19 +179,27 @@ def adam(
     root_error = np.minimum(v_error / np.maximum(root, np.finfo(float).tiny), np.sqrt(v_error))
     correction = np.sqrt(1 - beta2**step)
     d = root / correction + eps
-    d_error = root_error / correction
+    d_error = (root_error + root * _power_error(beta2, step)) / correction
     d_error = d_error + gamma(4, dtype) * (d + d_error)
 
     rate = lr / (1 - beta1**step)
-    update = rate * m_new / d
-    # Where even d's sign is uncertain (eps = 0 and no gradient yet) any update would be right.
     smallest = np.maximum(d - d_error, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        update_error = (np.abs(update) * d_error + rate * m_error) / smallest
-    update_error = update_error + gamma(3, dtype) * (np.abs(update) + update_error)
+        update = rate * m_new / d
+        update_error = (np.abs(update) * d_error + rate * m_error + bounds.eta(2, dtype)) / smallest
+    update_error = update_error + gamma(5, dtype) * (np.abs(update) + update_error)
+    update_error = update_error + np.abs(update) * _power_error(beta1, step)
+    # Where d may be 0 (eps = 0 and no gradient yet) any update is right.
+    update_error = np.where(smallest > 0, update_error, np.inf)
 
     shrink = lr * weight_decay if decoupled else 0.0
     p_new = (1 - shrink) * p - update
-    p_error = gamma(3, dtype) * np.abs(p) + gamma(1, dtype) * np.abs(update) + update_error
-    p_error = p_error + bounds.eta(2, dtype)
+    p_error = gamma(4, dtype) * ((1 + shrink) * np.abs(p) + np.abs(update)) + update_error
+    p_error = p_error + bounds.eta(2 + rate, dtype)
     return AdamState(Estimate(m_new, m_error), Estimate(v_new, v_error), Estimate(p_new, p_error))
+
+
+def _power_error(beta: float, step: int) -> float:
+    """The relative error of 1 - βᵗ, if βᵗ is a running product in float64."""
+    power = beta**step
+    return float(gamma(step, np.float64)) * power / (1 - power)

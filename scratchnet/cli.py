@@ -34,6 +34,12 @@ SUMMARY = "summary.json"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class UnusableInput(click.ClickException):
+    """What the user gave can't be used."""
+
+    exit_code = 2  # as click has it for wrong options
+
+
 class OneLineErrors(click.Command):
     """A command that tells the user's errors in one line, and a programmer's in full."""
 
@@ -43,13 +49,15 @@ class OneLineErrors(click.Command):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
-        except (InputError, Diverged) as error:
+        except Diverged as error:
             raise click.ClickException(str(error)) from error
+        except InputError as error:
+            raise UnusableInput(str(error)) from error
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
+            raise UnusableInput(f"{where}{error.strerror or error}") from error
         except MemoryError as error:
-            raise click.ClickException(
+            raise UnusableInput(
                 f"not enough memory: {error}; try smaller --hidden, --batch-size or --epochs"
             ) from error
 

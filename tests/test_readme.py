@@ -39,8 +39,8 @@ def test_the_comparison_of_ones_own_function_prints_what_is_shown() -> None:
         text=True,
         check=True,
     ).stdout
-    verdicts = [line.split()[-1] for line in shown.splitlines() if line]
-    assert [line.split()[-1] for line in found.splitlines() if line][:4] == verdicts[:4]
+    verdicts = [line.split()[1] for line in shown.splitlines() if line]
+    assert [line.split()[1] for line in found.splitlines() if line][:4] == verdicts[:4]
     assert found.splitlines()[-1].split(", and")[0] == shown.splitlines()[-1].split(", and")[0]
 
 
