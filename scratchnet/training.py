@@ -39,7 +39,7 @@ class Normalization:
     @classmethod
     def of(cls, images: npt.NDArray[np.uint8]) -> Normalization:
         """The one after which these images have mean 0 and standard deviation 1."""
-        counts = np.bincount(images.ravel(), minlength=256).tolist()
+        counts = np.bincount(images.ravel()).tolist()
         n, total, squares = (sum(k**power * c for k, c in enumerate(counts)) for power in (0, 1, 2))
         # In integers, so that images of one colour have no variance by rounding.
         return cls(total / n / 255, math.sqrt(n * squares - total**2) / n / 255 or 1.0)
@@ -174,7 +174,6 @@ class Run:
         self.loss_func = CrossEntropyLoss()
         self.lr = self.recipe.lr if options.lr is None else options.lr
         self.optimizer = self.recipe.optimizer(self.model.parameters(), self.lr)
-        self._epoch, self._order = -1, np.empty(0, np.int64)  # of the epoch that was last asked for
         self.steps_per_epoch = math.ceil(len(labels) / options.batch_size)
         self.total_steps = options.epochs * self.steps_per_epoch
         self.lrs = np.full(self.total_steps, self.lr)
@@ -206,11 +205,9 @@ class Run:
     def chosen(self, step: int) -> npt.NDArray[np.int64]:
         """The samples (N,) of an update, by their numbers."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        if self._epoch != epoch:
-            generator = np.random.default_rng([self.options.seed, epoch + 1])
-            self._epoch, self._order = epoch, generator.permutation(len(self.labels))
         start = position * self.options.batch_size
-        return self._order[start : start + self.options.batch_size]
+        order = _order(self.options.seed, epoch, len(self.labels))
+        return order[start : start + self.options.batch_size]
 
     def update(self, x: Array, y: Array, lr: float) -> float:
         """One step down the gradient of the loss on a batch; returns the loss before it."""
@@ -261,6 +258,12 @@ class Run:
             f"{what} at step {self.step} of {self.total_steps}, learning rate {lr:.3g}; expected a "
             f"finite number: try a smaller --lr, such as {self.lr / 10:.1g}"
         )
+
+
+@functools.lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """The order of so many samples in an epoch, counted from 0."""
+    return np.random.default_rng([seed, epoch + 1]).permutation(count)
 
 
 class Evaluation(NamedTuple):

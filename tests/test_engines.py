@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,26 @@ def test_where_a_stretch_ends_changes_no_bit(
     assert pieces == losses
     for mine, theirs in zip(copy(cut), copy(whole), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("every", [1, 3, 7, None])
+def test_a_stretch_ends_at_each_multiple_that_is_asked_for(every: int | None) -> None:
+    run = Run(Options("adam", epochs=5, batch_size=8), some_images(0, 60), "cpu")
+    ends = list(itertools.accumulate(run.train(every=every)))
+    assert ends[-1] == run.total_steps == len(run.losses) == 40
+    assert set(range(every or 40, 40, every or 40)) <= set(ends)
+
+
+def test_stretches_double_while_they_take_less_than_a_twentieth_of_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stretches(seconds: float) -> list[int]:
+        clock = itertools.count(1.0, seconds)
+        monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+        return list(Run(Options("adam", epochs=2, batch_size=8), some_images(0, 60), "cpu").train())
+
+    assert stretches(0.0) == [1, 2, 4, 8, 1]
+    assert stretches(0.06) == [1] * 16
 
 
 @pytest.mark.parametrize("engine", OTHERS)
