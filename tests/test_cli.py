@@ -254,7 +254,8 @@ main()
 def test_ctrl_c_saves_and_says_how_to_go_on(
     tmp_path: Path, unbroken: dict[str, bytes], kind: signal.Signals
 ) -> None:
-    process = start("train", *SMALL, "--out", "run", "--save-every", 10, cwd=tmp_path)
+    # Saving at every second step makes the run last long enough to be interrupted in its midst.
+    process = start("train", *SMALL, "--out", "run", "--save-every", 2, cwd=tmp_path)
     while step_of(tmp_path / "run") == 0:
         assert process.poll() is None
     process.send_signal(kind)
