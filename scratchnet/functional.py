@@ -21,7 +21,7 @@ each sample's gradient is divided by N, and the learning rate need not change wi
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -57,7 +57,9 @@ def linear_forward(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 @ieee
-def linear_backward(grad_output: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
+def linear_backward(
+    grad_output: Array, x: Array, weight: Array, *, needs_grad_x: bool = True
+) -> tuple[Any, Array, Array]:
     """Gradients of y = x Wᵀ + b.
 
     From y[n, h] = Σ_d x[n, d] W[h, d] + b[h]:
@@ -70,6 +72,8 @@ def linear_backward(grad_output: Array, x: Array, weight: Array) -> tuple[Array,
         grad_output: ∂L/∂y, (N, H).
         x: (N, D), as given to `linear_forward`.
         weight: (H, D), likewise.
+        needs_grad_x: default True. False where x is data, as in a first layer: grad_x is then None,
+            and one product of three is saved.
 
     Returns:
         (grad_x, grad_weight, grad_bias), of shapes (N, D), (H, D), (H,).
@@ -77,7 +81,7 @@ def linear_backward(grad_output: Array, x: Array, weight: Array) -> tuple[Array,
     _check_floats(grad_output=grad_output, x=x, weight=weight)
     _check_linear(x, weight)
     _check_shape("grad_output", grad_output, (len(x), len(weight)), "(N, H)")
-    grad_x = grad_output @ weight
+    grad_x = grad_output @ weight if needs_grad_x else None
     grad_weight = grad_output.T @ x
     grad_bias = grad_output.sum(axis=0)
     return grad_x, grad_weight, grad_bias

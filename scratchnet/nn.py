@@ -241,6 +241,8 @@ class Linear(Module):
 
     Attributes:
         weight: (H, D), and bias: (H,) or None, both U(-1/√D, 1/√D) at first, as in torch.nn.Linear.
+        needs_grad_x: whether backward returns ∂L/∂x; default True. Nobody needs it of a first layer,
+            whose x is data: set to False, it returns None, and saves a third of its work.
 
     Raises:
         ValueError: a size is below 1.
@@ -269,6 +271,7 @@ class Linear(Module):
 
         self.weight = initial(out_features, in_features)
         self.bias = initial(out_features) if bias else None
+        self.needs_grad_x = True
 
     def forward(self, x: Array) -> Array:
         """(N, D) -> (N, H)."""
@@ -280,7 +283,7 @@ class Linear(Module):
         """(N, H) -> (N, D)."""
         with _recalled(self) as x:
             grad_x, grad_weight, grad_bias = functional.linear_backward(
-                grad_output, x, self.weight.data
+                grad_output, x, self.weight.data, needs_grad_x=self.needs_grad_x
             )
         self.weight.add_grad(grad_weight)
         if self.bias is not None:

@@ -74,6 +74,25 @@ def test_mnist_nn_is_exact_on_the_integer_lattice(
     assert_equal_everywhere(model, network, xp, x, grad_output)
 
 
+@given(seed=seeds, dtype=dtypes)
+def test_a_first_layer_may_leave_out_the_gradient_of_its_data(
+    xp: ModuleType, seed: int, dtype: type
+) -> None:
+    """And the gradients of its parameters are the same, bit for bit."""
+    rng = np.random.default_rng(seed)
+    x, grad_output = (xp.asarray(rng.normal(size=(5, k)).astype(dtype)) for k in (4, 3))
+    layer = nn.Linear(4, 3, device=device(xp), dtype=dtype, generator=rng)
+    grads = []
+    for layer.needs_grad_x in (True, False):
+        layer(x)
+        grad_x = layer.backward(grad_output)
+        assert (grad_x is not None) == layer.needs_grad_x
+        grads.append([gradient(parameter).copy() for parameter in layer.parameters()])
+        layer.zero_grad()
+    for first, second in zip(*grads, strict=True):
+        np.testing.assert_array_equal(first, second, strict=True)
+
+
 @given(
     seed=seeds,
     dtype=dtypes,
