@@ -107,10 +107,10 @@ def main() -> None:
 @device_option
 @click.option(
     "--engine",
-    type=click.Choice(engines.NAMES),
+    type=click.Choice([engines.AUTO, *engines.NAMES]),
     default="layers",
-    help="What makes the updates: layers, the readable one, or numpy_inplace, equal up to rounding "
-    "and faster.",
+    help="What makes the updates: layers, the readable one; numpy_inplace, the same without new "
+    "arrays; native, in C; auto, the fastest that works here. Equal up to rounding.",
 )
 @_folder_option("--out", "Folder for the results.  [default: the next free of runs/1, runs/2, ...]")
 @_folder_option("--resume", "Go on with the run in this folder, whose own options hold.")
@@ -167,6 +167,10 @@ def _new_run(
 ) -> tuple[Run, mnist.Mnist, Path]:
     device = _resolve(device)
     splits = mnist.load(data)
+    if engine == engines.AUTO:
+        reason = engines.why_not("native")
+        if reason and device == "cpu":
+            click.echo(f"{reason}; until then it is numpy_inplace", err=True)
     run = Run(options, splits.train, device, engine=engine)
     engines.make(engine, run)  # which says now, and not in the midst of things, if it can't
     return run, splits, _make_folder(out)

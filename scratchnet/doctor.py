@@ -12,10 +12,11 @@ import threadpoolctl
 
 import scratchnet
 from scratchnet import backend
+from scratchnet.engines import native
 
 
 def report() -> Iterator[tuple[str, str]]:
-    """Name and finding, line by line: scratchnet, Python, NumPy, PyTorch, then the GPU's parts."""
+    """Name and finding, line by line: scratchnet and its libraries, C, then the GPU's parts."""
     yield "scratchnet", scratchnet.__version__
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "NumPy", np.__version__
@@ -25,6 +26,7 @@ def report() -> Iterator[tuple[str, str]]:
         _version("torch")
         or ("missing; only the tests and reference/ use it: pip install torch torchvision"),
     )
+    yield from _native()
     driver = _driver_version()
     yield "CUDA driver", driver if isinstance(driver, str) else f"for CUDA {_cuda(driver)}"
     reason = backend.why_no_gpu()
@@ -42,6 +44,15 @@ def report() -> Iterator[tuple[str, str]]:
         memory = properties["totalGlobalMem"] / 2**30
         yield f"GPU {i}", f"{properties['name'].decode()}, {memory:.0f} GiB"
     yield "device", "cuda"
+
+
+def _native() -> Iterator[tuple[str, str]]:
+    reason = native.why_not()
+    if reason:
+        yield "engine auto", f"numpy_inplace, since {reason}"
+        return
+    yield "C compiler", " ".join(native.compiler())
+    yield "engine auto", f"native, on the CPU; compiled libraries are in {native.cache_folder()}"
 
 
 def _blas() -> str:

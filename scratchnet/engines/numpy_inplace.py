@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from scratchnet.errors import InputError
+from scratchnet.engines import check_plain_adam
 from scratchnet.functional import ieee
-from scratchnet.optim import AdamW
 
 if TYPE_CHECKING:
     from scratchnet.training import Run
@@ -42,13 +41,7 @@ class Engine:
     """
 
     def __init__(self, run: Run) -> None:
-        optimizer = run.optimizer
-        if run.device != "cpu":
-            raise InputError(f"engine numpy_inplace: works on the CPU only, not on {run.device}")
-        if optimizer.amsgrad or optimizer.maximize or optimizer.eps == 0:
-            raise InputError("engine numpy_inplace: has neither amsgrad nor maximize nor eps = 0")
-        if optimizer.weight_decay and not isinstance(optimizer, AdamW):
-            raise InputError("engine numpy_inplace: has AdamW's weight decay only")
+        check_plain_adam("numpy_inplace", run)
         self.run = run
         self.w1, self.b1, self.w2, self.b2 = (p.data for p in run.model.parameters())
         flat = run.model.parameters()[0].buffer

@@ -1,0 +1,301 @@
+"""The step of `layers` in C, many steps in one call: native.c, which is written to be read.
+
+The C is compiled by the system's compiler at first use, for the CPU at hand, and kept in the user's
+cache folder under a hash of all that determines it: source, compiler, CPU and options. Two
+processes that start at once both compile, and whichever file comes last serves both. A file's name
+also tells its content's hash, so that one that a power cut left half written is not loaded, which
+would end the process.
+
+Numbers below the normal range, 1.2e-38 in float32 and 2.2e-308 in float64, count as 0, since
+processors are many times slower with them; fading moments become so small. In float32 an m that is
+lost moves its parameter by less than lr/(1 - β₁ᵗ) · 1.2e-38 / eps <= 1.2e-29 lr, and a v changes
+√v + eps √(1 - β₂ᵗ) by less than 1.1e-19, a part in 10⁹ (for eps = 1e-8 and the usual betas).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scratchnet.engines import check_plain_adam
+from scratchnet.errors import InputError
+
+if TYPE_CHECKING:
+    from scratchnet.training import Run
+
+SOURCE = Path(__file__).with_name("native.c")
+REALS = {"float32": "float", "float64": "double"}
+STAGES = ("gather", "forward", "head", "backward", "adam", "wait")
+ROWS, MOST_THREADS, CACHE_LINE = 5, 64, 64  # as in native.c
+# errno, for whoever takes the root of a negative number, keeps roots out of vector registers.
+OPTIONS = ("-std=gnu11", "-O3", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
+FOR_THIS_CPU = ("-march=native", "-mcpu=native")  # compilers know one or the other
+MACROS = ("-dM", "-E", "-x", "c", os.devnull)  # what a compiler has predefined
+SECONDS = 120  # for the compiler
+
+
+class NotBuilt(InputError):
+    """There is no library, and the message says why."""
+
+
+class Refused(NotBuilt):
+    """The compiler has ended with an error."""
+
+
+class Engine:
+    """Updates of `Mnist_NN` under Adam or AdamW in C, on as many cores as there are and help.
+
+    Attributes:
+        threads: of the next stretch; default OMP_NUM_THREADS, or else the number of cores; never
+            more than there is work for. The results don't depend on it.
+
+    Raises:
+        InputError: it can't be built here, or the run has something that this engine lacks.
+    """
+
+    def __init__(self, run: Run) -> None:
+        check_plain_adam("native", run)
+        least = np.finfo(run.dtype).tiny / math.sqrt(1 - run.optimizer.betas[1])
+        if run.optimizer.eps < least:  # the first step's eps √(1 - β₂) would count as 0
+            raise InputError(
+                f"engine native: eps is {run.optimizer.eps}; expected at least {least:.2g}"
+            )
+        self.run = run
+        self.library = library(np.dtype(run.dtype).name)
+        (classes, hidden), (_, inputs) = run.model.lin2.weight.shape, run.model.lin1.weight.shape
+        self.images = np.ascontiguousarray(run.images)
+        self.labels = run.labels.astype(np.int64)
+        if self.images.shape != (len(self.labels), inputs):
+            raise InputError(f"images have shape {self.images.shape}; expected (N, {inputs})")
+        if self.images.dtype != np.uint8:
+            raise InputError(f"images are {self.images.dtype}; expected uint8")
+        if self.labels.min() < 0 or self.labels.max() >= classes:
+            raise InputError(f"a label is not in 0..{classes - 1}")
+        self.threads = min(_cores(), -(-hidden // ROWS), MOST_THREADS)
+        self.arena = np.empty(0, np.uint8)
+
+    def advance(self, first: int, last: int) -> list[float]:
+        """Make the updates first to last - 1; their losses."""
+        losses = np.empty(last - first)
+        self._stretches(first, last, losses, None)
+        return losses.tolist()
+
+    def stages(self, first: int, last: int) -> dict[str, float]:
+        """Make the same updates, and return the seconds that each stage took the first thread."""
+        seconds = np.zeros(len(STAGES))
+        self._stretches(first, last, np.empty(last - first), seconds)
+        return dict(zip(STAGES, seconds.tolist(), strict=True))
+
+    def _stretches(
+        self, first: int, last: int, losses: npt.NDArray[Any], seconds: npt.NDArray[Any] | None
+    ) -> None:
+        """One call for each epoch, since each has an order of its own."""
+        step = first
+        while step < last:
+            end_of_epoch = (step // self.run.steps_per_epoch + 1) * self.run.steps_per_epoch
+            stop = min(last, end_of_epoch)
+            self._call(step, stop, losses[step - first : stop - first], seconds)
+            step = stop
+
+    def _call(
+        self, first: int, last: int, losses: npt.NDArray[Any], seconds: npt.NDArray[Any] | None
+    ) -> None:
+        run, optimizer = self.run, self.run.optimizer
+        optimizer.lr = float(run.lrs[last - 1])
+        order = run.chosen(first, last - first)
+        normalization = run.normalization
+        stretch = Stretch(
+            inputs=self.images.shape[1],
+            hidden=run.model.lin2.weight.shape[1],
+            classes=run.model.lin2.weight.shape[0],
+            samples=len(order),
+            batch_size=run.options.batch_size,
+            steps=last - first,
+            images=_address(self.images),
+            labels=_address(self.labels),
+            order=_address(order),
+            scale=1 / (255 * normalization.std),
+            shift=-normalization.mean / normalization.std,
+            p=_address(run.model.parameters()[0].buffer.data),
+            m=_address(optimizer.vectors["exp_avg"]),
+            v=_address(optimizer.vectors["exp_avg_sq"]),
+            lrs=_address(run.lrs[first:last]),
+            beta1=optimizer.betas[0],
+            beta2=optimizer.betas[1],
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+            t=optimizer.steps[0],
+            renew=run.recipe.renew,
+            losses=_address(losses),
+            seconds=None if seconds is None else _address(seconds),
+            threads=max(1, min(self.threads, MOST_THREADS)),
+        )
+        self._make_arena(self.library.arena_size(ctypes.byref(stretch)))
+        stretch.arena = _address(self.arena)
+        self.library.train(ctypes.byref(stretch))
+        if not np.isfinite(losses).all():
+            self.arena = np.empty(0, np.uint8)  # its padding may be nan now
+        t = 1 if run.recipe.renew else stretch.t + stretch.steps
+        optimizer.steps = [t] * len(optimizer.steps)
+
+    def _make_arena(self, size: int) -> None:
+        """Zeros to begin with; what is padding stays 0 from call to call."""
+        if len(self.arena) != size:
+            memory = np.zeros(size + CACHE_LINE, np.uint8)
+            start = -memory.ctypes.data % CACHE_LINE
+            self.arena = memory[start : start + size]
+
+
+class Stretch(ctypes.Structure):
+    """The struct of the same name in native.c."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in ("inputs", "hidden", "classes")]
+        + [(name, ctypes.c_int64) for name in ("samples", "batch_size", "steps")]
+        + [(name, ctypes.c_void_p) for name in ("images", "labels", "order")]
+        + [(name, ctypes.c_double) for name in ("scale", "shift")]
+        + [(name, ctypes.c_void_p) for name in ("p", "m", "v", "lrs")]
+        + [(name, ctypes.c_double) for name in ("beta1", "beta2", "eps", "weight_decay")]
+        + [(name, ctypes.c_int64) for name in ("t", "renew")]
+        + [(name, ctypes.c_void_p) for name in ("losses", "seconds", "arena")]
+        + [("threads", ctypes.c_int64)]
+    )
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    return array.ctypes.data
+
+
+def _cores() -> int:
+    """How many threads may run at once, unless OMP_NUM_THREADS says how many shall."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# ----------------------------------------------------------------------------------------- building
+
+
+@functools.cache
+def why_not() -> str | None:
+    """Why the engine can't be used here, as one sentence; None if it can. Builds it if need be."""
+    try:
+        library("float32")
+    except NotBuilt as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def library(dtype: str) -> ctypes.CDLL:
+    """The compiled C for a dtype, "float32" or "float64"; compiled now if it has never been.
+
+    Raises:
+        NotBuilt: there is no compiler, it fails, or the cache folder can't be written to.
+    """
+    file = _build([*compiler(), *OPTIONS, f"-DREAL={REALS[dtype]}"])
+    try:
+        loaded = ctypes.CDLL(str(file))
+    except OSError as error:
+        raise NotBuilt(f"engine native: its library can't be loaded: {error}") from error
+    loaded.train.argtypes = loaded.arena_size.argtypes = [ctypes.POINTER(Stretch)]
+    loaded.train.restype, loaded.arena_size.restype = None, ctypes.c_int64
+    return loaded
+
+
+def compiler() -> list[str]:
+    """The C compiler: the command in CC, or the first of cc, gcc and clang.
+
+    Raises:
+        NotBuilt: there is none.
+    """
+    try:
+        command = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise NotBuilt(f"engine native: CC is {os.environ['CC']!r}: {error}") from error
+    for name in [command[0]] if command else ["cc", "gcc", "clang"]:
+        found = shutil.which(name)
+        if found:
+            return [found, *command[1:]]
+    raise NotBuilt(
+        f"engine native: {command[0] if command else 'a C compiler'} is not found; install one "
+        "(on Debian: apt install gcc libc6-dev), or set CC"
+    )
+
+
+def _build(command: list[str]) -> Path:
+    """The library that a command makes of the source; from the cache if it has been there."""
+    for_cpu, macros = _for_this_cpu(command)
+    command = [*command, *for_cpu]
+    source = SOURCE.read_bytes()
+    # The predefined macros tell the compiler's version and everything that it knows of the CPU.
+    key = hashlib.sha256(b"\0".join([source, macros, *(word.encode() for word in command)]))
+    name = f"native-{key.hexdigest()[:32]}"
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.glob(f"{name}-*.so"):
+            if file.name == f"{name}-{_digest(file)}.so":
+                return file
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            part = Path(beside, "native.so")
+            _run([*command, "-o", str(part), str(SOURCE), "-lm"])
+            file = folder / f"{name}-{_digest(part)}.so"
+            os.replace(part, file)
+    except OSError as error:
+        raise NotBuilt(
+            f"engine native: {folder} can't be written to ({error.strerror or error}); expected a "
+            "folder for caches: set XDG_CACHE_HOME to one"
+        ) from error
+    return file
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where compiled libraries are kept."""
+    import platformdirs  # not before it is needed
+
+    return platformdirs.user_cache_path("scratchnet")
+
+
+def _for_this_cpu(command: list[str]) -> tuple[list[str], bytes]:
+    """The option that lets a compiler use all of this CPU, if it has one, and its macros then."""
+    for option in FOR_THIS_CPU:
+        with contextlib.suppress(Refused):
+            return [option], _run([*command, option, *MACROS])
+    return [], _run([*command, *MACROS])
+
+
+def _run(command: list[str]) -> bytes:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise NotBuilt(f"engine native: {command[0]} took more than {SECONDS} s") from error
+    except OSError as error:
+        raise NotBuilt(
+            f"engine native: {command[0]} can't be run: {error.strerror or error}"
+        ) from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines() or ["no message"]
+        first = next((line for line in lines if "error" in line), lines[-1])
+        raise Refused(f"engine native: {command[0]} can't compile it: {first.strip()}")
+    return done.stdout
