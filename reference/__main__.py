@@ -19,7 +19,7 @@ from tqdm import tqdm
 from reference.bounds import Dtype
 from reference.lockstep import Lockstep, free_run
 from reference.page import as_json, explain
-from scratchnet import backend, files, mnist
+from scratchnet import backend, engines, files, mnist
 from scratchnet.cli import OneLineErrors, data_option, device_option
 from scratchnet.errors import InputError
 from scratchnet.training import RECIPES, Options
@@ -36,6 +36,12 @@ file_option = click.Path(dir_okay=False, path_type=Path)
 @click.option("--seed", type=int, default=0, help="Of the weights and of the order.")
 @click.option("--dtype", type=click.Choice([*DTYPES]), default="float64", help="Of all arrays.")
 @device_option
+@click.option(
+    "--engine",
+    type=click.Choice(engines.NAMES),
+    default="layers",
+    help="Another than layers stands beside it: its losses, moments and parameters.",
+)
 @data_option
 @click.option("--json", "json_file", type=file_option, help="Leave every difference in a file.")
 @click.option("--html", "html_file", type=file_option, help="Leave a page with plots.")
@@ -43,6 +49,7 @@ def main(
     steps: int,
     dtype: str,
     device: str,
+    engine: str,
     data: Path | None,
     json_file: Path | None,
     html_file: Path | None,
@@ -64,19 +71,20 @@ def main(
     chosen = dataclasses.replace(chosen, epochs=math.ceil(steps / steps_per_epoch))
     torch.set_float32_matmul_precision("highest")
 
-    lockstep = Lockstep.start(chosen, split, DTYPES[dtype], device)
+    lockstep = Lockstep.start(chosen, split, DTYPES[dtype], device, engine)
     with threadpool_limits(1, user_api="blas"):
         for _ in tqdm(lockstep.steps(steps), total=steps, unit="step", disable=None):
             pass
         # Float32 can drift by itself, so a verdict on the free run always comes from float64.
         drifts = [
-            free_run(chosen, split, DTYPES[name], device)
+            free_run(chosen, split, DTYPES[name], device if engine == "layers" else "cpu", engine)
             for name in dict.fromkeys((dtype, "float64"))
         ]
 
     report = lockstep.report
     configuration = {
         "recipe": chosen.recipe,
+        "engine": engine,
         "sides": ", ".join([*lockstep.sides, "PyTorch CPU"]),
         "dtype": dtype,
         "network": f"784-{chosen.hidden}-10",
@@ -86,7 +94,8 @@ def main(
     }
     click.echo("In lock-step, every step from the same state:\n")
     click.echo(str(report))
-    click.echo("\nFree run, the largest difference of any parameter:")
+    whose = "" if engine == "layers" else f" of {engine}"
+    click.echo(f"\nFree run{whose}, the largest difference of any parameter:")
     for drift in drifts:
         click.echo(explain(drift))
     if json_file:

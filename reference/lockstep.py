@@ -1,9 +1,10 @@
 """Two libraries in lock-step: from one state, one batch, every number of both side by side.
 
 Each step starts all sides from the same state, scratchnet's on NumPy, so that each number is judged
-by what this step alone can have rounded; and the optimizers get the same gradient. The free run is
-the other experiment: both libraries go their own way from the same start, and the distance is
-watched.
+by what this step alone can have rounded; and the optimizers get the same gradient. An engine shows
+no gradient: its update, whole, is judged by what both sides can have rounded in theirs and in the
+optimizer. The free run is the other experiment: both libraries go their own way from the same
+start, and the distance is watched.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from reference.bounds import Dtype
 from reference.compare import Report, difference
 from reference.propagation import Estimate
 from reference.twin import Twin
-from scratchnet import backend
+from scratchnet import backend, engines
 from scratchnet.backend import Array
 from scratchnet.mnist import Split
 from scratchnet.optim import AdamW
@@ -30,6 +31,10 @@ Arrays = dict[str, Array]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 STABLE = 1e-9  # how far two stable float64 runs may drift apart
 CHAOTIC_FROM = 50  # steps, after which the tutorial's recipe doubles every difference
+# Moments m and v below these an engine may take for 0, as numpy_inplace does every 64th step. Far
+# below them is what else an engine may lose: by flushing subnormal numbers, or, scaling gradients
+# by √(1 - β₂) > 1/32, by underflows that are so many times larger.
+FADED = (1e-30, 1e-36)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ class Step:
     t: int
     settings: dict[str, Any]
 
-    def triples(self, grads: Arrays) -> Iterator[tuple[tuple[str, str, str], tuple[Array, ...]]]:
+    def triples(
+        self, grads: Mapping[str, Any]
+    ) -> Iterator[tuple[tuple[str, str, str], tuple[Any, ...]]]:
         """For each parameter the names of its three arrays, and (p, g, m, v)."""
         for i, (name, p) in enumerate(self.parameters.items()):
             state = self.optimizer["state"].get(i, {}) if self.optimizer else {}
@@ -83,11 +90,25 @@ class Scratchnet:
         run.optimizer.lr = at.settings["lr"]
         run.optimizer.step()
         run.optimizer.zero_grad()
-        state = run.optimizer.state_dict()["state"]
-        found = run.model.state_dict()
-        for i, name in enumerate(at.parameters):
-            found |= {f"{kind} {name}": state[i][kind] for kind in MOMENTS}
-        return {name: backend.to_numpy(value) for name, value in found.items()}
+        return _state(run)
+
+
+class Engine:
+    """One of scratchnet's other engines on the CPU, set to a given state at each step.
+
+    Where each update has a new optimizer, the moments of the last one are there for it to forget.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.made = run, engines.make(run.engine, run)
+
+    def advance(self, at: Step, number: int) -> Arrays:
+        """The loss of an update, and parameters and moments after it."""
+        self.run.model.load_state_dict(at.parameters)
+        if at.optimizer is not None:
+            self.run.optimizer.load_state_dict(at.optimizer)
+        (loss,) = self.made.advance(number - 1, number)
+        return {"loss": np.asarray(loss, self.run.dtype)} | _state(self.run)
 
 
 class PyTorch:
@@ -116,22 +137,32 @@ class Lockstep:
     Attributes:
         run: scratchnet's on NumPy, whose results are the next step's state.
         sides: by name; the run's own is the first.
+        engine: one that makes each update too, beside the sides; or None.
         report: all differences so far; a difference's place is its step, counted from 1.
     """
 
     run: Run
     sides: dict[str, Scratchnet | PyTorch]
+    engine: Engine | None = None
     report: Report = field(default_factory=Report)
 
     @classmethod
-    def start(cls, options: Options, split: Split, dtype: Dtype, device: str) -> Lockstep:
-        """Sides before their first step: two on the CPU, and on "cuda" two more on the GPU."""
+    def start(
+        cls, options: Options, split: Split, dtype: Dtype, device: str, engine: str = "layers"
+    ) -> Lockstep:
+        """Sides before their first step: two on the CPU, and on "cuda" two more on the GPU.
+
+        Raises:
+            InputError: the engine is unknown, or can't be used here.
+        """
         run = Run(options, split, "cpu", dtype)
         sides: dict[str, Scratchnet | PyTorch] = {"NumPy": Scratchnet(run)}
         if device == "cuda":
             sides["CuPy"] = Scratchnet(Run(options, split, "cuda", dtype))
             sides["PyTorch CUDA"] = PyTorch("cuda")
-        return cls(run, sides)
+        if engine == "layers":
+            return cls(run, sides)
+        return cls(run, sides, Engine(Run(options, split, "cpu", dtype, engine)))
 
     def steps(self, count: int) -> Iterator[int]:
         """Make so many steps, and yield each one's number when it has been compared."""
@@ -140,13 +171,21 @@ class Lockstep:
         for number, (x, y, lr) in enumerate(self.run.batches(0, count), start=1):
             at = self._step(number, x, y, lr)
             found = {name: side.gradients(at) for name, side in self.sides.items()}
-            limits = step.estimate(dtype, at.parameters, x, y)
-            self._judge(number, found, theirs.gradients(at), limits)
+            expected = theirs.gradients(at)
+            self._judge(number, found, expected, step.estimate(dtype, at.parameters, x, y))
 
-            ours = found["NumPy"]
-            grads = {name: ours[f"grad {name}"] for name in at.parameters}
+            grads = _gradients(at, found["NumPy"])
             found = {name: side.update(at, grads) for name, side in self.sides.items()}
             self._judge(number, found, theirs.update(at, grads), _limits(dtype, at, grads))
+
+            if self.engine:
+                found = {self.engine.run.engine: self.engine.advance(at, number)}
+                loss = {"loss": expected["loss"]}
+                expected = loss | theirs.update(at, _gradients(at, expected))
+                inputs = step.inputs(dtype, x, self.run.normalization)
+                limits = step.estimate(dtype, at.parameters, inputs, y)
+                limits |= _limits(dtype, at, _gradients(at, limits), FADED)
+                self._judge(number, found, expected, limits)
             yield number
 
     def _step(self, number: int, x: Array, y: Array, lr: float) -> Step:
@@ -174,7 +213,8 @@ class Lockstep:
         limits: Mapping[str, Estimate],
     ) -> None:
         for side, mine in found.items():
-            prefix = f"{side}: " if len(found) > 1 else ""
+            alone = side == "NumPy" and len(self.sides) == 1
+            prefix = "" if alone else f"{side}: "
             for name, value in theirs.items():
                 # Each of the two may be off by the error.
                 bound = 2 * limits[name].error
@@ -183,10 +223,28 @@ class Lockstep:
                 )
 
 
-def _limits(dtype: Dtype, at: Step, grads: Arrays) -> dict[str, Estimate]:
+def _state(run: Run) -> Arrays:
+    """Parameters and moments, on the CPU."""
+    state = run.optimizer.state_dict()["state"]
+    found = run.model.state_dict()
+    for i, name in enumerate(run.model.state_dict()):
+        found |= {f"{kind} {name}": state[i][kind] for kind in MOMENTS}
+    return {name: backend.to_numpy(value) for name, value in found.items()}
+
+
+def _gradients(at: Step, found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found[f"grad {name}"] for name in at.parameters}
+
+
+def _limits(
+    dtype: Dtype,
+    at: Step,
+    grads: Mapping[str, Array | Estimate],
+    faded: tuple[float, float] = (0.0, 0.0),
+) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
     for names, (p, g, m, v) in at.triples(grads):
-        after = propagation.adam(dtype, p, g, m, v, at.t, **at.settings)
+        after = propagation.adam(dtype, p, g, m, v, at.t, faded=faded, **at.settings)
         estimates = (after.parameter, after.exp_avg, after.exp_avg_sq)
         found |= zip(names, estimates, strict=True)
     return found
@@ -215,13 +273,16 @@ class Drift:
         return max(self.parameters[: self.judged], default=0.0) <= STABLE
 
 
-def free_run(options: Options, split: Split, dtype: Dtype, device: str = "cpu") -> Drift:
+def free_run(
+    options: Options, split: Split, dtype: Dtype, device: str = "cpu", engine: str = "layers"
+) -> Drift:
     """Train once with scratchnet and once with PyTorch, from the same start on the same batches."""
-    run = Run(options, split, device, dtype)
-    twin = Twin(run, device)
+    run = Run(options, split, device, dtype, engine)
+    twin, made = Twin(run, device), engines.make(engine, run)
     losses, parameters = [], []
-    for x, y, lr in run.batches(0, run.total_steps):
-        losses.append(abs(run.update(x, y, lr) - twin.update(x, y, lr)))
+    for number, batch in enumerate(run.batches(0, run.total_steps)):
+        (loss,) = made.advance(number, number + 1)
+        losses.append(abs(loss - twin.update(*batch)))
         parameters.append(twin.distance(run))
     steps = min(CHAOTIC_FROM, run.total_steps) if run.recipe.renew else run.total_steps
     return Drift(np.dtype(dtype).name, losses, parameters, steps if dtype is np.float64 else 0)

@@ -33,7 +33,8 @@ JUDGED = (
     "Each step starts all sides from the same state and the same batch, and the optimizers get the "
     "same gradient. A difference is judged by a bound on what the two sides may have rounded in "
     "this step, derived operation by operation and composed through the network; at 100 % of the "
-    "bound rounding could no longer explain it."
+    "bound rounding could no longer explain it. An engine shows no gradient: its loss, moments and "
+    "parameters are those after a whole step of its own, and so is the bound."
 )
 
 

@@ -139,7 +139,7 @@ class AdamState(NamedTuple):
 def adam(
     dtype: Dtype,
     p: Array,
-    g: Array,
+    g: Array | Estimate,
     m: Array,
     v: Array,
     step: int,
@@ -149,54 +149,96 @@ def adam(
     eps: float,
     weight_decay: float = 0.0,
     decoupled: bool = False,
+    faded: tuple[float, float] = (0.0, 0.0),
 ) -> AdamState:
-    """One update from an exact state, as Adam (or AdamW, if decoupled) makes it.
+    """One update from exact p, m and v, as Adam (or AdamW, if decoupled) makes it.
+
+    Whoever computed the gradient updates by his own g', within e of the exact one, which is within
+    e of g. So the error is how far the result moves with g', and what is rounded at any such g'.
+    Moments m and v as small as `faded` may have been taken for 0, which is lost as what underflows.
 
     g + wd p rounds wd, the product and the sum: gamma_3. m = β₁ m + (1 - β₁) g rounds β, each
     product and the sum, and as m + (1 - β₁)(g - m) a difference more: gamma_4 of the parts. v:
-    β₂ v + (1 - β₂) g², gamma_5, all positive. The root halves a relative error, √(v + e) - √v <=
-    min(e / √v, √e), and rounds; √(1 - β₂ᵗ), the quotient, eps and the sum round: gamma_4. The
-    update, m / c₁ times lr, divided by d, in any order, rounds c₁, lr, two quotients and a product:
-    gamma_5. Decay, p - lr wd p in one piece or in two, and the last subtraction: gamma_4 of the
-    parts. βᵗ may be a product of t factors in float64, which 1 - βᵗ magnifies: gamma_t βᵗ/(1 - βᵗ).
-    t stays below 2^24, where PyTorch's count of steps ends.
+    β₂ v + (1 - β₂) g², gamma_5, all positive. p: decay, p - lr wd p in one piece or in two, and the
+    last subtraction: gamma_4 of the parts. t stays below 2^24, where PyTorch's count of steps ends.
     """
-    p, g, m, v = (np.asarray(array, np.float64) for array in (p, g, m, v))
+    p, m, v = (np.asarray(array, np.float64) for array in (p, m, v))
+    g = g if isinstance(g, Estimate) else exact(g)
     beta1, beta2 = betas
     decay = 0.0 if decoupled else weight_decay
-    decay_error = gamma(3, dtype) * (np.abs(g) + decay * np.abs(p)) + bounds.eta(1, dtype)
-    grad = Estimate(g + decay * p, decay_error * bool(decay))
+    decay_error = gamma(3, dtype) * (g.size + decay * np.abs(p)) + bounds.eta(1, dtype)
+    grad = Estimate(g.value + decay * p, g.error + decay_error * bool(decay))
 
+    m_lost, v_lost = (bounds.eta(4, dtype) + each for each in faded)
     m_new = beta1 * m + (1 - beta1) * grad.value
-    m_parts = np.abs(m) + (1 - beta1) * grad.size
-    m_error = gamma(4, dtype) * m_parts + (1 - beta1) * grad.error + bounds.eta(4, dtype)
+    most = np.abs(grad.value) + 2 * grad.error
+    m_error = gamma(4, dtype) * (np.abs(m) + (1 - beta1) * most)
+    m_error = m_error + (1 - beta1) * grad.error + m_lost
 
     v_new = beta2 * v + (1 - beta2) * grad.value**2
-    v_error = (1 - beta2) * (2 * np.abs(grad.value) + grad.error) * grad.error
-    v_error = v_error + gamma(5, dtype) * (v_new + v_error) + bounds.eta(4, dtype)
+    v_error = (1 - beta2) * 2 * most * grad.error
+    v_error = v_error + gamma(5, dtype) * (v_new + v_error) + v_lost
 
-    root = np.sqrt(v_new)
-    root_error = np.minimum(v_error / np.maximum(root, np.finfo(float).tiny), np.sqrt(v_error))
-    correction = np.sqrt(1 - beta2**step)
-    d = root / correction + eps
-    d_error = (root_error + root * _power_error(beta2, step)) / correction
-    d_error = d_error + gamma(4, dtype) * (d + d_error)
-
-    rate = lr / (1 - beta1**step)
-    smallest = np.maximum(d - d_error, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        update = rate * m_new / d
-        update_error = (np.abs(update) * d_error + rate * m_error + bounds.eta(2, dtype)) / smallest
-    update_error = update_error + gamma(5, dtype) * (np.abs(update) + update_error)
-    update_error = update_error + np.abs(update) * _power_error(beta1, step)
-    # Where d may be 0 (eps = 0 and no gradient yet) any update is right.
-    update_error = np.where(smallest > 0, update_error, np.inf)
-
+    u = _update(dtype, grad, m, v, m_lost, v_lost, step, lr, betas, eps)
     shrink = lr * weight_decay if decoupled else 0.0
-    p_new = (1 - shrink) * p - update
-    p_error = gamma(4, dtype) * ((1 + shrink) * np.abs(p) + np.abs(update)) + update_error
-    p_error = p_error + bounds.eta(2 + rate, dtype)
-    return AdamState(Estimate(m_new, m_error), Estimate(v_new, v_error), Estimate(p_new, p_error))
+    p_error = gamma(4, dtype) * ((1 + shrink) * np.abs(p) + u.size) + u.error
+    p_new = Estimate((1 - shrink) * p - u.value, np.where(u.error < np.inf, p_error, np.inf))
+    return AdamState(Estimate(m_new, m_error), Estimate(v_new, v_error), p_new)
+
+
+def _update(
+    dtype: Dtype,
+    grad: Estimate,
+    m: Array,
+    v: Array,
+    m_lost: float,
+    v_lost: float,
+    step: int,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> Estimate:
+    """u(g) = lr/c₁ · (β₁ m + (1 - β₁) g) / d, d = √(β₂ v + (1 - β₂) g²) / c₂ + eps.
+
+    Where c₁ = 1 - β₁ᵗ and c₂ = √(1 - β₂ᵗ). The same g is above and below, so the update moves less
+    than both: with V = β₂ v + (1 - β₂) g²,
+
+        u' = lr/c₁ / d² · ((1 - β₁) (β₂ v / (c₂ √V) + eps) - β₁ m (1 - β₂) g / (c₂ √V)).
+
+    Over all |g'|, from |g| - 2e to |g| + 2e, v / √V and 1 / d are largest at the least of them, and
+    |g'| / √V and |g'| / d at the most. So u moves by at most e times the largest slope; and, where
+    the sign of g' is not certain, by no more than |u(g)| and the largest |u(g')|.
+
+    Rounded: d, with 5/2 of V, the root, c₂ (3/2), the quotient and the sum, gamma_7. The update,
+    in any order, and also as lr c₂/c₁ · m / (√V + eps c₂), rounds c₁, c₂ (3/2), lr, two products
+    and two quotients, gamma_7; and m gamma_4 of its parts. βᵗ may be a product of t factors in
+    float64, which 1 - βᵗ magnifies: gamma_t βᵗ/(1 - βᵗ). What V loses moves its root by
+    min(lost / √V, √lost), and d is eps at least. Where d may be 0 (eps = 0 and no gradient yet) any
+    update is right.
+    """
+    beta1, beta2 = betas
+    rate, c2 = lr / (1 - beta1**step), np.sqrt(1 - beta2**step)
+    size, reach = np.abs(grad.value), 2 * grad.error
+    least, most = np.maximum(size - reach, 0), size + reach
+    root, root_least, root_most = (
+        np.sqrt(beta2 * v + (1 - beta2) * each**2) / c2 for each in (size, least, most)
+    )
+    tiny = np.finfo(float).tiny  # where a root is 0, so is what is divided by it
+    slope = (1 - beta1) * (beta2 * v / c2**2 / np.maximum(root_least, tiny) + eps)
+    slope += beta1 * np.abs(m) * (1 - beta2) * most / c2**2 / np.maximum(root_most, tiny)
+    index = gamma(14, dtype) + _power_error(beta1, step) + _power_error(beta2, step)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u = rate * (beta1 * m + (1 - beta1) * grad.value) / (root + eps)
+        parts = np.abs(m) / (root_least + eps) + (1 - beta1) * most / (root_most + eps)
+        moved = grad.error * rate * slope / (root_least + eps) ** 2
+        moved = np.minimum(moved, np.abs(u) + rate * parts)
+        d_lost = np.minimum(v_lost / c2**2 / root_least, np.sqrt(v_lost) / c2)
+        d = np.maximum(root_least + eps - d_lost, eps)
+        rounded = gamma(4, dtype) * rate * parts
+        rounded += (np.abs(u) + moved + rounded) * d_lost / d
+        rounded += (rate * m_lost + bounds.eta(2, dtype)) / d
+        rounded += index * (np.abs(u) + moved + rounded) + bounds.eta(2 + rate, dtype)
+    return Estimate(u, np.where(d > 0, moved + rounded, np.inf))
 
 
 def _power_error(beta: float, step: int) -> float:

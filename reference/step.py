@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from reference import mnist_nn, propagation
-from reference.bounds import Classification, Dtype
+from reference.bounds import Classification, Dtype, gamma
 from reference.propagation import Estimate
 from scratchnet import backend
 from scratchnet.backend import Array
 from scratchnet.nn import CrossEntropyLoss, Mnist_NN
+from scratchnet.training import Normalization
 
 ACTIVATIONS = ("lin1", "relu", "lin2")
 PARAMETERS = ("lin1.weight", "lin1.bias", "lin2.weight", "lin2.bias")
@@ -89,12 +90,27 @@ def of_scratchnet(model: Mnist_NN, x: Array, target: Array) -> dict[str, Array]:
     return {name: np.array(backend.asarray(array, "cpu")) for name, array in found.items()}
 
 
+def inputs(dtype: Dtype, x: Array, normalization: Normalization) -> Estimate:
+    """Normalized inputs for one who computes them from the pixels in a way of his own.
+
+    (q - mean) / std with q = pixel / 255, as `normalization` has it, rounds q, mean, std, the
+    difference and the quotient: gamma_4 of the parts (q + |mean|) / std, each part having its own
+    rounding and three more. As pixel · a + b with a = 1 / (255 std) and b = -mean / std it rounds,
+    at worst, std, 255 std, a, the product and the sum: gamma_5. So the two are within gamma_9 of
+    each other. The parts are x + mean / std + |mean| / std, where x is rounded already, which a
+    tenth covers.
+    """
+    given, offset = propagation.exact(x), normalization.mean / normalization.std
+    parts = np.abs(given.value + offset) + abs(offset)
+    return given._replace(error=gamma(10, dtype) * parts)
+
+
 def estimate(
-    dtype: Dtype, parameters: Mapping[str, Array], x: Array, target: Array
+    dtype: Dtype, parameters: Mapping[str, Array], x: Array | Estimate, target: Array
 ) -> dict[str, Estimate]:
     """The same numbers in float64, each with a bound on the error of computing it in a dtype."""
     weight1, bias1, weight2, bias2 = (parameters[name] for name in PARAMETERS)
-    x_given = propagation.exact(x)
+    x_given = x if isinstance(x, Estimate) else propagation.exact(x)
     lin1 = propagation.linear(dtype, x_given, weight1, bias1)
     relu = propagation.relu(lin1)
     lin2 = propagation.linear(dtype, relu, weight2, bias2)

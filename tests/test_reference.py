@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 
 from reference import carry, compare, propagation, step
 from reference.bounds import Classification, Dtype
-from reference.lockstep import Lockstep, free_run
+from reference.lockstep import MOMENTS, Lockstep, free_run
 from reference.propagation import Estimate
 from reference.twin import Twin
 from scratchnet import checkpoint, functional, nn, optim
 from scratchnet.backend import Array
+from scratchnet.engines import numpy_inplace
 from scratchnet.errors import InputError
-from scratchnet.training import RECIPES, Options, Run
+from scratchnet.training import RECIPES, Normalization, Options, Run
 from tests.strategies import dtypes, scales, seeds
 from tests.test_cli import ENVIRONMENT
 from tests.test_training import some_images
@@ -427,6 +428,86 @@ def test_a_step_of_adam_is_within_its_bound(
         assert each.ok, str(each)
 
 
+@given(
+    seed=seeds,
+    dtype=dtypes,
+    t=st.sampled_from([1, 2, 10, 1000]),
+    scale=st.floats(-11, -1).map(lambda exponent: float(10**exponent)),
+    off=st.floats(-8, 1).map(lambda exponent: float(10**exponent)),
+    share=st.floats(-1, 1) | st.sampled_from([-1.0, 1.0]),
+    options=st.fixed_dictionaries(
+        {
+            "lr": st.just(1e-3),
+            "betas": st.sampled_from([(0.9, 0.999), (0.9, 0.99), (0.0, 0.9), (0.9, 0.0)]),
+            "eps": st.sampled_from([1e-10, 1e-8, 1e-3]),
+            "weight_decay": st.sampled_from([0.0, 1e-2]),
+            "decoupled": st.booleans(),
+        }
+    ),
+)
+def test_a_step_of_adam_from_any_gradient_within_an_estimate_is_within_its_bound(
+    seed: int,
+    dtype: Dtype,
+    t: int,
+    scale: float,
+    off: float,
+    share: float,
+    options: dict[str, Any],
+) -> None:
+    """The gradient is off by 1e-8 of itself, or by ten times itself; m and √v are up to ten times
+    as large, or small."""
+    rng = np.random.default_rng(seed)
+    p, g = rng.normal(size=9).astype(dtype), (scale * rng.normal(size=9)).astype(dtype)
+    sizes = scale * rng.normal(size=9) * 10 ** rng.uniform(-1, 1, (2, 9)) * (t > 1)
+    m, v = sizes[0].astype(dtype), (sizes[1] ** 2).astype(dtype)
+    given = Estimate(g.astype(np.float64), off * np.abs(g))
+    other = (given.value + share * given.error).astype(dtype)
+    other = np.where(np.abs(other - given.value) <= given.error, other, g)
+    p_after, *moments = step.adam_of_pytorch(p, other, m, v, t, **options)
+    limits = propagation.adam(dtype, p, given, m, v, t, **options)
+    for name, limit, theirs in zip("mvp", limits, (*moments, p_after), strict=True):
+        # In float64 the estimate's value has rounded as much as any other.
+        bound = limit.error * (1 + (dtype is np.float64))
+        each = compare.difference(name, "", theirs.astype(np.float64), limit.value, bound)
+        assert each.ok, str(each)
+
+
+def test_the_first_step_hangs_on_the_sign_of_a_gradient_and_hardly_on_its_size() -> None:
+    """It moves a number by lr g / (|g| + eps). Where |g| is far above eps and above its own error
+    e, that is off by lr eps e / g², though either moment is by e / g of itself; and where even the
+    sign is open, lr this way or lr that way is right."""
+    zero = np.zeros(1)
+
+    def error(g: float, e: float) -> float:
+        grad = Estimate(zero + g, zero + e)
+        options: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
+        after = propagation.adam(np.float64, zero, grad, zero, zero, 1, **options)
+        return float(after.parameter.error[0])
+
+    assert error(1e-3, 1e-6) == pytest.approx(1e-3 * 1e-8 * 1e-6 / 1e-3**2, rel=0.01)
+    assert 1e-3 < error(1e-6, 1e-3) < 2.001e-3
+
+
+@given(
+    seed=seeds,
+    dtype=dtypes,
+    mean=st.sampled_from([0.0, 0.1307, -2.0]),
+    std=st.sampled_from([1.0, 0.3081, 7.0]),
+)
+def test_inputs_that_somebody_else_normalizes_are_within_their_error(
+    seed: int, dtype: Dtype, mean: float, std: float
+) -> None:
+    """As layers does, and as pixel · a + b; and where nothing is added, 0 stays 0."""
+    images, _ = some_images(seed, 3)
+    normalization = Normalization(mean, std)
+    given = step.inputs(dtype, normalization(images, dtype), normalization)
+    most, m, s = np.array([255, mean, std], dtype)
+    theirs = images.astype(dtype) * (1 / (most * s)) - m / s
+    each = compare.difference("x", "", theirs, given.value.astype(dtype), given.error)
+    assert each.ok, str(each)
+    assert mean or (given.error[images == 0] == 0).all()
+
+
 @pytest.mark.parametrize("recipe", [*RECIPES])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_lock_step_finds_no_difference(recipe: str, dtype: Dtype) -> None:
@@ -471,6 +552,58 @@ def test_lock_step_judges_the_optimizer_from_the_same_gradient(
     assert {each.name for each in lockstep.report.failures} == {*step.PARAMETERS}
 
 
+@pytest.mark.parametrize("recipe", [*RECIPES])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lock_step_shows_an_engine_beside_layers(recipe: str, dtype: Dtype) -> None:
+    options = Options(recipe, batch_size=16, hidden=20)
+    lockstep = Lockstep.start(options, some_images(0, 40), dtype, "cpu", "numpy_inplace")
+    list(lockstep.steps(3))
+    assert lockstep.report.ok, str(lockstep.report)
+    names = {*lockstep.report.by_name()}
+    moments = {f"{kind} {name}" for kind in MOMENTS for name in step.PARAMETERS}
+    assert len(names) == 23 + 13
+    assert {f"numpy_inplace: {name}" for name in {"loss", *step.PARAMETERS} | moments} <= names
+
+
+RIGHT = {**vars(numpy_inplace.Engine)}
+
+
+def _wrong_bias_gradient(self: numpy_inplace.Engine, arena: numpy_inplace.Arena) -> None:
+    RIGHT["_backward"](self, arena)
+    self.grads[1][:] *= 1.0001
+
+
+WRONG_ENGINES: list[tuple[str, Callable[..., Any], set[str]]] = [
+    ("_cross_entropy", lambda *a: RIGHT["_cross_entropy"](*a) * (1 + 1e-9), {"loss"}),
+    ("_adam", lambda self, step, lr: RIGHT["_adam"](self, step, 1.001 * lr), {*step.PARAMETERS}),
+    ("_backward", _wrong_bias_gradient, {"lin1.bias", *(f"{kind} lin1.bias" for kind in MOMENTS)}),
+]
+
+
+@pytest.mark.parametrize(("method", "wrong", "arrays"), WRONG_ENGINES)
+def test_lock_step_names_what_an_engine_has_wrong(
+    monkeypatch: pytest.MonkeyPatch, method: str, wrong: Callable[..., Any], arrays: set[str]
+) -> None:
+    """And nothing else: not layers' own, nor what a wrong number has not touched."""
+    monkeypatch.setattr(numpy_inplace.Engine, method, wrong)
+    options = Options("adam", batch_size=8, hidden=20)
+    lockstep = Lockstep.start(options, some_images(0, 20), np.float64, "cpu", "numpy_inplace")
+    list(lockstep.steps(3))
+    assert {each.name for each in lockstep.report.failures} == {
+        f"numpy_inplace: {name}" for name in arrays
+    }
+    assert "WRONG" in str(lockstep.report)
+
+
+def test_the_free_run_is_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Options("adam", batch_size=8, hidden=20)
+    data = some_images(0, 40)
+    assert free_run(options, data, np.float64, engine="numpy_inplace").ok
+    monkeypatch.setattr(numpy_inplace.Engine, "_adam", WRONG_ENGINES[1][1])
+    assert not free_run(options, data, np.float64, engine="numpy_inplace").ok
+    assert free_run(options, data, np.float64).ok
+
+
 def test_the_free_run_has_a_limit_only_where_it_is_stable() -> None:
     def drift(recipe: str, dtype: Dtype) -> Any:
         return free_run(Options(recipe, batch_size=8), some_images(0, 40), dtype)
@@ -497,9 +630,10 @@ def reference_command(*arguments: object, program: str | None = None) -> Any:
 
 
 def test_the_command_leaves_a_table_a_json_file_and_a_page(tmp_path: Path) -> None:
+    """With the rows of layers, and of an engine."""
     done = reference_command(
         "--steps", 5, "--dtype", "float64", "--batch-size", 512, "--recipe", "adam",
-        "--json", tmp_path / "c.json", "--html", tmp_path / "c.html",
+        "--engine", "numpy_inplace", "--json", tmp_path / "c.json", "--html", tmp_path / "c.html",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -508,14 +642,27 @@ def test_the_command_leaves_a_table_a_json_file_and_a_page(tmp_path: Path) -> No
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["ok"] is True
     assert found["machine"]["torch"] == torch.__version__.split("+")[0]
-    assert len(found["differences"]) == 5 * 23
+    assert found["configuration"]["engine"] == "numpy_inplace"
+    assert len(found["differences"]) == 5 * (23 + 13)
     assert all(each["ok"] and each["share"] <= 1 for each in found["differences"])
     (drift,) = found["drift"]
     assert len(drift["parameters"]) == drift["judged"] == 98
     page = (tmp_path / "c.html").read_text()
     assert page.count("<svg") == 2
+    assert page.count("<td>numpy_inplace: exp_avg ") == 4
     loaded = re.findall(r"""(?:src|href)\s*=\s*["']([^"'#][^"']*)""", page)
     assert [link for link in loaded if not link.startswith("#")] == []
+
+
+def test_an_engine_that_cant_be_used_here_is_told() -> None:
+    program = (
+        "import os, runpy\n"
+        "os.environ['CC'] = 'no-such-compiler'\n"
+        "runpy.run_module('reference', run_name='__main__')"
+    )
+    done = reference_command("--engine", "native", program=program)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: engine native: ")
 
 
 def test_a_missing_folder_is_told_before_anything_is_compared(tmp_path: Path) -> None:
