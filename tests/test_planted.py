@@ -6,14 +6,25 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from scratchnet.engines import native
 from tests.planted.catalogue import BUGS, FILES, UNPATCHED, Bug
 from tests.planted.harness import ROOT, Outcome
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a child is forked for each bug")
-EVERY_BUG = pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+
+
+def param(bug: Bug) -> Any:
+    reason = native.why_not() if "native" in bug.file else None
+    mark = pytest.mark.skipif(reason is not None, reason=str(reason))
+    return pytest.param(bug, id=bug.name, marks=mark)
+
+
+EVERY_BUG = pytest.mark.parametrize("bug", [*map(param, BUGS)])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +55,11 @@ def test_where_none_is_planted_every_test_passes(bug: Bug, outcomes: dict[str, O
 def test_a_patch_changes_one_place_and_compiles(bug: Bug) -> None:
     source = (ROOT / "scratchnet" / bug.file).read_text()
     planted = bug.plant(source)
-    compile(planted, bug.file, "exec")
+    if bug.file.endswith(".py"):
+        compile(planted, bug.file, "exec")
+    else:
+        command = [*native.compiler(), "-DREAL=float", "-fsyntax-only", "-x", "c", "-"]
+        subprocess.run(command, input=planted, text=True, check=True)
     assert len(planted) - len(source) == len(bug.new) - len(bug.old)
     assert planted != source
 
@@ -69,6 +84,15 @@ def test_a_patch_that_fits_nowhere_or_twice_is_refused(function: str, old: str, 
     source = '"""x"""\ndef f(x):\n    """x < 0"""\n    return x\nclass Layer:\n    x = 0\n'
     with pytest.raises(ValueError, match=words):
         Bug("name", "", "relu", function, old, "").plant(source)
+
+
+def test_a_patch_of_c_is_within_a_function() -> None:
+    source = "int f(int x)\n{\n    return x;\n}\n\nint g(int x)\n{\n    return f(x) - x;\n}\n"
+    bug = Bug("name", "", "native", "f", "return x", "return 0")
+    assert bug.plant(source) == source.replace("return x", "return 0")
+    for function, words in (("g", "occurs 0 times"), ("h", "there is no h")):
+        with pytest.raises(ValueError, match=words):
+            replace(bug, function=function).plant(source)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 FILES = {
     "linear": "functional.py",
@@ -22,6 +24,9 @@ FILES = {
     "one_cycle": "optim.py",
     "loop": "training.py",
     "data": "mnist.py",
+    "numpy_inplace": "engines/numpy_inplace.py",
+    "native": "engines/native.c",
+    "stretch": "engines/native.py",
 }
 
 
@@ -60,7 +65,8 @@ class Bug:
         """
         if not self.old:
             return source
-        before, signature, docstring, body, after = _split(source, self.function)
+        split = _split_c if self.file.endswith(".c") else _split
+        before, signature, docstring, body, after = split(source, self.function)
         count = signature.count(self.old) + body.count(self.old)
         if count != 1:
             raise ValueError(f"{self.name}: {self.old!r} occurs {count} times; expected once")
@@ -81,6 +87,15 @@ def _split(source: str, function: str) -> list[str]:
         doc = (node.body[0].lineno - 1, node.body[0].end_lineno or start)
     cuts = [0, start, *doc, stop, len(lines)]
     return ["".join(lines[first:last]) for first, last in itertools.pairwise(cuts)]
+
+
+def _split_c(source: str, function: str) -> list[str]:
+    """The same of a C function that starts in the first column; comments are no docstrings."""
+    head = rf"^\w[^\n;]*\b{function}\([^;{{]*\{{"
+    match = re.search(head + r".*?^\}$", source, re.MULTILINE | re.DOTALL)
+    if match is None:
+        raise ValueError(f"there is no {function}")
+    return [source[: match.start()], "", "", match[0], source[match.end() :]]
 
 
 def _child(node: ast.AST, name: str) -> ast.FunctionDef | ast.ClassDef:
@@ -803,18 +818,240 @@ DATA = (
     Bug("test_is_training", "The test set is in the train files.",
         "data", "load", '_read_split(folder, "t10k"', '_read_split(folder, "train"'),
 )
+IN_PLACE = (
+    Bug("inplace_weights_copied", "A copy of the weights is safer.",
+        "numpy_inplace", "Engine.__init__",
+        "(p.data for p in", "(p.data.copy() for p in"),
+    Bug("inplace_stretch_from_the_start", "A stretch begins where the order does.",
+        "numpy_inplace", "Engine.advance", "chosen(step)", "chosen(step - first)"),
+    Bug("inplace_labels_of_the_front", "The pixels are shuffled; the labels are in order.",
+        "numpy_inplace", "Engine.advance", "labels[chosen]", "labels[: len(chosen)]"),
+    Bug("inplace_peak_lr", "The learning rate is the recipe's.",
+        "numpy_inplace", "Engine.advance", "float(self.run.lrs[step])", "self.run.lr"),
+    Bug("inplace_always_normalizes", "Every recipe has the same inputs, in [-1, 1].",
+        "numpy_inplace", "Engine._gather",
+        "if self.run.recipe.normalize:", "arena.x *= 2\n        arena.x -= 1\n        if False:"),
+    Bug("inplace_divides_before_it_subtracts", "x / std - mean is the same.",
+        "numpy_inplace", "Engine._gather",
+        "arena.x -= self.run.normalization.mean\n"
+        "            arena.x /= self.run.normalization.std",
+        "arena.x /= self.run.normalization.std\n"
+        "            arena.x -= self.run.normalization.mean"),
+    Bug("inplace_first_bias_forgotten", "matmul into `out` keeps what was there: the bias.",
+        "numpy_inplace", "Engine._forward", "arena.hidden += self.b1", "pass"),
+    Bug("inplace_relu_after_the_product", "The units are rectified once they have been used.",
+        "numpy_inplace", "Engine._forward",
+        "np.maximum(arena.hidden, 0, out=arena.hidden)\n"
+        "        np.matmul(arena.hidden, self.w2.T, out=arena.logits)",
+        "np.matmul(arena.hidden, self.w2.T, out=arena.logits)\n"
+        "        np.maximum(arena.hidden, 0, out=arena.hidden)"),
+    Bug("inplace_without_maximum", "Logits of a small network don't overflow.",
+        "numpy_inplace", "Engine._cross_entropy",
+        "np.max(z, axis=1, keepdims=True, out=arena.column)", "arena.column.fill(0)"),
+    Bug("inplace_one_maximum_for_all", "One maximum is enough for the whole batch.",
+        "numpy_inplace", "Engine._cross_entropy",
+        "np.max(z, axis=1, keepdims=True, out=arena.column)", "arena.column.fill(z.max())"),
+    Bug("inplace_label_after_exp", "z is as it was, since exp makes a new array.",
+        "numpy_inplace", "Engine._cross_entropy",
+        "at_label = z[arena.rows, labels]\n        np.exp(z, out=z)",
+        "np.exp(z, out=z)\n        at_label = z[arena.rows, labels]"),
+    Bug("inplace_loss_not_divided", "The loss of a batch is a sum.",
+        "numpy_inplace", "Engine._cross_entropy", "at_label.sum()) / n", "at_label.sum())"),
+    Bug("inplace_one_subtracted_too_early", "p - 1 at the label: before or after dividing.",
+        "numpy_inplace", "Engine._cross_entropy",
+        "z /= arena.column\n        z[arena.rows, labels] -= 1",
+        "z[arena.rows, labels] -= 1\n        z /= arena.column"),
+    Bug("inplace_gradient_not_divided", "The loss has been divided by n, and so is its gradient.",
+        "numpy_inplace", "Engine._cross_entropy", "betas[1]) / n", "betas[1])"),
+    Bug("inplace_upstream_not_scaled", "√(1 - β₂) is Adam's business.",
+        "numpy_inplace", "Engine._cross_entropy",
+        "math.sqrt(1 - self.run.optimizer.betas[1]) / n", "1 / n"),
+    Bug("inplace_upstream_scaled_by_the_square", "v takes 1 - β₂ of g², so g gets 1 - β₂.",
+        "numpy_inplace", "Engine._cross_entropy", "math.sqrt(1 -", "(1 -"),
+    Bug("inplace_gradients_add_up", "Gradients add up until they are zeroed.",
+        "numpy_inplace", "Engine._backward",
+        "np.matmul(grad_logits.T, arena.hidden, out=grad_w2)",
+        "grad_w2 += grad_logits.T @ arena.hidden"),
+    Bug("inplace_bias_gradient_averaged", "A bias gets the mean over the batch.",
+        "numpy_inplace", "Engine._backward",
+        "np.matmul(arena.ones, grad_logits, out=grad_b2)",
+        "np.mean(grad_logits, axis=0, out=grad_b2)"),
+    Bug("inplace_mask_of_the_gradient", "What is not positive is cut off: the gradient.",
+        "numpy_inplace", "Engine._backward", "np.greater(arena.hidden,", "np.greater(grad_hidden,"),
+    Bug("inplace_mask_open_at_0", "h >= 0 is where the unit was not negative.",
+        "numpy_inplace", "Engine._backward", "np.greater(", "np.greater_equal("),
+    Bug("inplace_mask_of_the_full_batch", "There is one mask: that of the first arena.",
+        "numpy_inplace", "Engine._backward",
+        "np.greater(arena.hidden, 0, out=arena.open)",
+        "arena.open = next(iter(self.arenas.values())).hidden[: len(arena.open)] > 0"),
+    Bug("inplace_bias_gradient_before_the_mask",
+        "The bias is added after the product, so it comes first in the backward.",
+        "numpy_inplace", "Engine._backward",
+        "np.greater(arena.hidden, 0, out=arena.open)\n"
+        "        grad_hidden *= arena.open\n"
+        "        np.matmul(grad_hidden.T, arena.x, out=grad_w1)\n"
+        "        np.matmul(arena.ones, grad_hidden, out=grad_b1)",
+        "np.matmul(arena.ones, grad_hidden, out=grad_b1)\n"
+        "        np.greater(arena.hidden, 0, out=arena.open)\n"
+        "        grad_hidden *= arena.open\n"
+        "        np.matmul(grad_hidden.T, arena.x, out=grad_w1)"),
+    Bug("inplace_moments_always_kept", "Adam's moments are kept from step to step.",
+        "numpy_inplace", "Engine._adam", "if self.run.recipe.renew:", "if False:"),
+    Bug("inplace_new_adam_counts_on", "The steps are counted on.",
+        "numpy_inplace", "Engine._adam", "t = 1\n", "pass\n"),
+    Bug("inplace_new_adam_keeps_v", "A new Adam forgets its moment.",
+        "numpy_inplace", "Engine._adam", "v.fill(0)", "pass"),
+    Bug("inplace_step_of_the_epoch", "Adam's t is the number of this step.",
+        "numpy_inplace", "Engine._adam",
+        "optimizer.steps[0] + 1", "step % self.run.steps_per_epoch + 1"),
+    Bug("inplace_flushes_what_is_negative", "m below 1e-30 is m < 1e-30.",
+        "numpy_inplace", "Engine._adam", "np.abs(m, out=scratch) < 1e-30", "m < 1e-30"),
+    Bug("inplace_flushes_m_too_early", "Nobody sees an m of 1e-20 beside an eps of 1e-8.",
+        "numpy_inplace", "Engine._adam", "1e-30", "1e-20"),
+    Bug("inplace_flushes_v_too_early", "Beside eps = 1e-8 a v below eps² does not count.",
+        "numpy_inplace", "Engine._adam", "1e-36", "1e-16"),
+    Bug("inplace_squares_the_gradient", "g is used up by v.",
+        "numpy_inplace", "Engine._adam", "np.multiply(g, g, out=scratch)", "np.square(g, out=g)"),
+    Bug("inplace_v_after_m", "m and v are independent, so either may come first.",
+        "numpy_inplace", "Engine._adam",
+        "v += np.multiply(g, g, out=scratch)\n"
+        "        m *= beta1\n"
+        "        g *= (1 - beta1) / math.sqrt(1 - beta2)\n",
+        "m *= beta1\n"
+        "        g *= (1 - beta1) / math.sqrt(1 - beta2)\n"
+        "        v += np.multiply(g, g, out=scratch)\n"),
+    Bug("inplace_m_keeps_the_scale", "The scale of the gradient cancels in m / √v.",
+        "numpy_inplace", "Engine._adam",
+        "(1 - beta1) / math.sqrt(1 - beta2)", "1 - beta1"),
+    Bug("inplace_correction_not_rooted", "v is corrected by 1 - β₂ᵗ.",
+        "numpy_inplace", "Engine._adam", "math.sqrt(1 - beta2**t)", "1 - beta2**t"),
+    Bug("inplace_correction_lost", "c₂ has moved to eps.",
+        "numpy_inplace", "Engine._adam", "lr * correction2 / correction1", "lr / correction1"),
+    Bug("inplace_eps_not_scaled", "eps is added as it is.",
+        "numpy_inplace", "Engine._adam", "optimizer.eps * correction2", "optimizer.eps"),
+    Bug("inplace_eps_under_the_root", "√(v + eps²) saves a pass.",
+        "numpy_inplace", "Engine._adam",
+        "np.sqrt(v, out=scratch)\n        scratch += optimizer.eps * correction2",
+        "np.sqrt(v + (optimizer.eps * correction2) ** 2, out=scratch)"),
+    Bug("inplace_lr_of_the_last_step", "The optimizer knows its learning rate.",
+        "numpy_inplace", "Engine._adam", "lr * correction2", "optimizer.lr * correction2"),
+    Bug("inplace_decay_with_the_peak_lr", "The decay has the recipe's learning rate.",
+        "numpy_inplace", "Engine._adam", "1 - lr *", "1 - self.run.lr *"),
+    Bug("inplace_decay_after_the_step", "p shrinks when it has moved.",
+        "numpy_inplace", "Engine._adam",
+        "if optimizer.weight_decay:\n"
+        "            p *= 1 - lr * optimizer.weight_decay\n"
+        "        p -= scratch",
+        "p -= scratch\n"
+        "        if optimizer.weight_decay:\n"
+        "            p *= 1 - lr * optimizer.weight_decay"),
+    Bug("inplace_steps_not_counted", "The engine counts for itself.",
+        "numpy_inplace", "Engine._adam", "optimizer.steps = [t] * len(optimizer.steps)", "pass"),
+    Bug("inplace_lr_not_left_behind", "Nobody asks for the learning rate of a step that is made.",
+        "numpy_inplace", "Engine._adam", "optimizer.lr = lr", "pass"),
+)
+
+NATIVE = (
+    Bug("native_inputs_not_shifted", "Scaling the pixels is enough.",
+        "native", "gather", "image[d] * scale + shift", "image[d] * scale"),
+    Bug("native_without_relu", "What is not positive is cut off in the backward.",
+        "native", "linear_relu_forward", "y[r][c] < 0 ? 0 : y[r][c]", "y[r][c]"),
+    Bug("native_logits_without_bias", "There are H rows of h.",
+        "native", "linear_forward", "team->high + 1", "team->high"),
+    Bug("native_logits_from_the_columns", "A class is a column of w2.",
+        "native", "linear_forward", "team->tall, 1, h + b", "1, team->tall, h + b"),
+    Bug("native_minimum_subtracted", "Whichever logit is subtracted cancels.",
+        "native", "cross_entropy", "> top[b] ?", "< top[b] ?"),
+    Bug("native_loss_without_maximum", "The maximum has been subtracted already.",
+        "native", "cross_entropy", " - top[b];", ";"),
+    Bug("native_loss_in_float", "A float is exact enough for a loss.",
+        "native", "cross_entropy", "double loss = 0", "float loss = 0"),
+    Bug("native_exp_of_floats", "expf is as good as exp, and faster.",
+        "native", "cross_entropy", "= exp(", "= expf("),
+    Bug("native_padding_counts", "Samples that are padding are 0 anyway.",
+        "native", "cross_entropy", "b < n ? 1 / (sum[b] * batch) : 0", "1 / (sum[b] * batch)"),
+    Bug("native_mean_over_the_chunk", "A batch has n samples.",
+        "native", "cross_entropy", "(sum[b] * batch)", "(sum[b] * n)"),
+    Bug("native_one_not_divided", "p - 1 at the label.",
+        "native", "cross_entropy", "(real)1 / batch", "1"),
+    Bug("native_mask_of_the_gradient", "What is not positive is cut off: the gradient.",
+        "native", "linear_relu_backward", "h[i] <= 0", "team->dh[i] <= 0"),
+    Bug("native_mask_open_at_0", "h < 0 is where the unit was closed.",
+        "native", "linear_relu_backward", "h[i] <= 0", "h[i] < 0"),
+    Bug("native_last_chunk_is_the_gradient", "A chunk is a batch.",
+        "native", "work", "linear_backward_1(self, n, done > 0)", "linear_backward_1(self, n, 0)"),
+    Bug("native_gradients_add_up", "Gradients add up until they are zeroed.",
+        "native", "work", "linear_backward_2(self, h, done > 0)", "linear_backward_2(self, h, 1)"),
+    Bug("native_labels_of_the_first_batch", "The labels of a chunk begin where the chunk does.",
+        "native", "work", "run->order + start + done", "run->order + done"),
+    Bug("native_loss_of_the_tail", "Every batch has batch_size samples.",
+        "native", "work", "loss / batch", "loss / run->batch_size"),
+    Bug("native_t_of_the_stretch", "Adam's t is that of the call.",
+        "native", "rates_of", "run->t + step + 1", "run->t + 1"),
+    Bug("native_lr_of_the_stretch", "The learning rate is that of the call.",
+        "native", "rates_of", "run->lrs[step]", "run->lrs[0]"),
+    Bug("native_new_adam_counts_on", "The steps are counted on.",
+        "native", "rates_of", "run->renew ? 1 : run->t", "run->t"),
+    Bug("native_new_adam_keeps_m", "A new Adam forgets v.",
+        "native", "rates_of", "run->renew ? 0 : run->beta1", "run->beta1"),
+    Bug("native_correction_not_rooted", "v is corrected by 1 - β₂ᵗ.",
+        "native", "rates_of", "sqrt(1 - pow(run->beta2, t))", "1 - pow(run->beta2, t)"),
+    Bug("native_correction_lost", "c₂ has moved to eps.",
+        "native", "rates_of", "lr * c2 / c1", "lr / c1"),
+    Bug("native_eps_not_scaled", "eps is added as it is.",
+        "native", "rates_of", "run->eps * c2", "run->eps"),
+    Bug("native_decay_without_lr", "p shrinks by the weight decay.",
+        "native", "rates_of", "1 - lr * run->weight_decay", "1 - run->weight_decay"),
+    Bug("native_v_of_m", "m is what g has become by then.",
+        "native", "adam", "by.take2 * g[i] * g[i]", "by.take2 * m[i] * m[i]"),
+    Bug("native_eps_under_the_root", "√(v + eps²) has one addition, too.",
+        "native", "adam", "sqrt(v[i]) + by.eps", "sqrt(v[i] + by.eps * by.eps)"),
+    Bug("native_decay_after_the_step", "p shrinks when it has moved.",
+        "native", "adam",
+        "by.shrink * p[i] - by.rate * m[i] / (sqrt(v[i]) + by.eps)",
+        "by.shrink * (p[i] - by.rate * m[i] / (sqrt(v[i]) + by.eps))"),
+    Bug("native_one_bias_for_all", "The biases lie behind the weights.",
+        "native", "copy", "rows * columns + r;", "rows * columns;"),
+    Bug("native_moments_stay_in_the_arena", "Nobody but Adam needs the moments.",
+        "native", "copy_state", "i < 3", "i < 1"),
+    Bug("native_rows_that_nobody_owns", "Each thread owns as many tiles as the others.",
+        "native", "lay_out",
+        "/ ROWS * (i + 1) / threads * ROWS", "/ ROWS / threads * (i + 1) * ROWS"),
+    Bug("native_bias_of_the_first_sample", "A bias is one number, so it needs one 1.",
+        "native", "train",
+        "for (integer b = 0; b < CHUNK; b++) team.h", "for (integer b = 0; b < 1; b++) team.h"),
+)
+
+STRETCH = (
+    Bug("stretch_beyond_the_epoch", "An order goes on for ever.",
+        "stretch", "Engine._stretches", "stop = min(last, end_of_epoch)", "stop = last"),
+    Bug("stretch_losses_from_the_front", "The losses are put where there is room.",
+        "stretch", "Engine._stretches", "losses[step - first : stop - first]", "losses"),
+    Bug("stretch_rates_from_the_front", "The rates are counted from the stretch's first.",
+        "stretch", "Engine._call", "run.lrs[first:last]", "run.lrs"),
+    Bug("stretch_of_one_step", "Adam's t goes on by one a call.",
+        "stretch", "Engine._call", "stretch.t + stretch.steps", "stretch.t + 1"),
+    Bug("stretch_leaves_the_first_rate", "The learning rate is that of the call.",
+        "stretch", "Engine._call", "run.lrs[last - 1]", "run.lrs[first]"),
+    Bug("stretch_mean_not_divided", "x / std - mean is the same.",
+        "stretch", "Engine._call", "normalization.mean / normalization.std", "normalization.mean"),
+    Bug("stretch_scale_without_255", "The deviation is that of the pixels.",
+        "stretch", "Engine._call", "1 / (255 * normalization.std)", "1 / normalization.std"),
+)
+
 # fmt: on
 
 BUGS = (
     *(*LINEAR, *RELU, *SIGMOID, *SOFTMAX, *CROSS_ENTROPY, *LAYERS),
     *(*ADAM, *ADAMW, *SGD, *ONE_CYCLE, *LOOP, *DATA),
+    *(*IN_PLACE, *NATIVE, *STRETCH),
 )
 
 # Where nothing is planted nothing may be found: one for each file, and one for squares.
 UNPATCHED = (
     *(
-        Bug(f"nothing_in_{FILES[area][:-3]}", "All is well.", area, "", "", "")
-        for area in ("linear", "layers", "adam", "loop", "data")
+        Bug(f"nothing_in_{Path(FILES[area]).stem}", "All is well.", area, "", "", "")
+        for area in ("linear", "layers", "adam", "loop", "data", "numpy_inplace", "native")
     ),
     Bug("nothing_in_linear_on_squares", "All is well.", "linear", "", "", "", square=True),
 )
