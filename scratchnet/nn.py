@@ -240,9 +240,9 @@ class Linear(Module):
             new one.
 
     Attributes:
-        weight: (H, D), and bias: (H,) or None, both U(-1/√D, 1/√D) at first, as in torch.nn.Linear.
-        needs_grad_x: whether backward returns ∂L/∂x; default True. Nobody needs it of a first layer,
-            whose x is data: set to False, it returns None, and saves a third of its work.
+        weight: (H, D); bias: (H,) or None. Both are U(-1/√D, 1/√D) at first, as in torch.nn.Linear.
+        needs_grad_x: whether backward returns ∂L/∂x; default True. Of a first layer, whose x is
+            data, nobody needs it: if False, backward returns None and saves a third of its work.
 
     Raises:
         ValueError: a size is below 1.

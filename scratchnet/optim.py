@@ -296,6 +296,21 @@ class Adam(Optimizer):
         denominator += self.eps
         p -= self.lr / (1 - beta1**step) * (m / denominator)
 
+    def forget_faded(self) -> None:
+        """Every 64th step, set moments that have all but faded away to 0; for loops, between steps.
+
+        Without a gradient m and v shrink by β in each step, down to where numbers are subnormal,
+        with which processors are many times slower: after an epoch of MNIST, whose pixels are
+        mostly blank, a step on NumPy takes a tenth longer. What is forgotten, m below 1e-30 and v
+        below 1e-36, moves a parameter by less than lr/(1 - β₁ᵗ) · 1e-30 / eps, which is 1e-21 lr,
+        and changes √v + eps by less than 1e-18, a part in 10⁸ of eps at most.
+        """
+        if self.steps[0] % 64:
+            return
+        m, v = (self.vectors[name] for name in ("exp_avg", "exp_avg_sq"))
+        m[abs(m) < 1e-30] = 0
+        v[v < 1e-36] = 0
+
     def decay(self, p: Array, g: Array) -> Array:
         """The gradient with the L2 cost's own: g + weight_decay · p."""
         return g + self.weight_decay * p if self.weight_decay else g

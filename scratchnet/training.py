@@ -44,6 +44,16 @@ class Normalization:
         # In integers, so that images of one colour have no variance by rounding.
         return cls(total / n / 255, math.sqrt(n * squares - total**2) / n / 255 or 1.0)
 
+    @property
+    def scale(self) -> float:
+        """And pixels to inputs in one go: scale · pixel + shift."""
+        return 1 / (255 * self.std)
+
+    @property
+    def shift(self) -> float:
+        """See `scale`."""
+        return -self.mean / self.std
+
     def __call__(self, images: Array, dtype: npt.DTypeLike = np.float32) -> Array:
         """Images (N, 784) uint8 to inputs (N, 784), on the same device."""
         x = mnist.to_float(images, dtype)
@@ -217,6 +227,8 @@ class Run:
         """One step down the gradient of the loss on a batch; returns the loss before it."""
         if self.recipe.renew:
             self.optimizer = self.recipe.optimizer(self.model.parameters(), lr)
+        else:
+            self.optimizer.forget_faded()
         self.optimizer.lr = lr
         loss = self.loss_func(self.model(x), y)
         self.model.backward(self.loss_func.backward())

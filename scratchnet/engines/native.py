@@ -116,7 +116,6 @@ class Engine:
         run, optimizer = self.run, self.run.optimizer
         optimizer.lr = float(run.lrs[last - 1])
         order = run.chosen(first, last - first)
-        normalization = run.normalization
         stretch = Stretch(
             inputs=self.images.shape[1],
             hidden=run.model.lin2.weight.shape[1],
@@ -127,8 +126,8 @@ class Engine:
             images=_address(self.images),
             labels=_address(self.labels),
             order=_address(order),
-            scale=1 / (255 * normalization.std),
-            shift=-normalization.mean / normalization.std,
+            scale=run.normalization.scale,
+            shift=run.normalization.shift,
             p=_address(run.model.parameters()[0].buffer.data),
             m=_address(optimizer.vectors["exp_avg"]),
             v=_address(optimizer.vectors["exp_avg_sq"]),

@@ -3,14 +3,11 @@
 The formulas are those of `functional` and `optim`, and each stage below names what it fuses. What
 differs is where factors are multiplied, which changes roundings only:
 
+- inputs are scale · pixel + shift;
 - the upstream gradient is scaled by √(1 - β₂), so that the flat gradient g' = √(1 - β₂) g comes out
   of the matrix products ready to be squared for v;
 - Adam's p -= lr/c₁ · m / (√v / c₂ + eps), with c₁ = 1 - β₁ᵗ and c₂ = √(1 - β₂ᵗ), is computed as
   p -= (lr c₂/c₁) · m / (√v + eps c₂), which saves a pass over 39,760 numbers.
-
-Moments that fade away become subnormal numbers, with which processors are many times slower. Every
-64th step those below 1e-30 (m) and 1e-36 (v) are set to 0. Beside eps = 1e-8 that moves a parameter
-by less than 1e-17 lr.
 """
 
 from __future__ import annotations
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 ALIGNMENT = 64  # bytes, a cache line and the widest vector
-FLUSH_EVERY = 64  # steps
 
 
 class Engine:
@@ -65,7 +61,7 @@ class Engine:
             self._forward(arena)
             losses.append(self._cross_entropy(arena, self.run.labels[chosen]))
             self._backward(arena)
-            self._adam(step, float(self.run.lrs[step]))
+            self._adam(float(self.run.lrs[step]))
         return losses
 
     def _make_arena(self, n: int) -> Arena:
@@ -75,13 +71,13 @@ class Engine:
         return arena
 
     def _gather(self, arena: Arena, chosen: Array) -> None:
-        """Normalization, of the images of a batch: (pixel / 255 - mean) / std."""
+        """Normalization, of the images of a batch."""
         # The indices are a permutation's, so clipping them changes nothing, and is faster.
         self.run.images.take(chosen, axis=0, out=arena.pixels, mode="clip")
-        np.divide(arena.pixels, 255, out=arena.x, dtype=arena.x.dtype)
+        np.copyto(arena.x, arena.pixels)
+        arena.x *= self.run.normalization.scale
         if self.run.recipe.normalize:
-            arena.x -= self.run.normalization.mean
-            arena.x /= self.run.normalization.std
+            arena.x += self.run.normalization.shift
 
     def _forward(self, arena: Arena) -> None:
         """linear_forward, relu_forward, linear_forward."""
@@ -117,7 +113,7 @@ class Engine:
         np.matmul(grad_hidden.T, arena.x, out=grad_w1)
         np.matmul(arena.ones, grad_hidden, out=grad_b1)
 
-    def _adam(self, step: int, lr: float) -> None:
+    def _adam(self, lr: float) -> None:
         """Adam.update, or AdamW's, from g' = √(1 - β₂) g."""
         optimizer, (p, g, scratch) = self.run.optimizer, (self.p, self.g, self.scratch)
         m, v = (optimizer.vectors[name] for name in optimizer.state_names)
@@ -127,9 +123,8 @@ class Engine:
             m.fill(0)
             v.fill(0)
             t = 1
-        elif step % FLUSH_EVERY == 0:
-            m[np.abs(m, out=scratch) < 1e-30] = 0
-            v[v < 1e-36] = 0
+        else:
+            optimizer.forget_faded()
         v *= beta2
         v += np.multiply(g, g, out=scratch)
         m *= beta1

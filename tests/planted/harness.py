@@ -38,7 +38,7 @@ PRELOADED = ("numpy.testing", "torch", "torchvision.datasets", "hypothesis.extra
 TESTS = {
     "functional.py": ("test_functional", "test_identities"),
     "nn.py": ("test_nn", "test_identities", "test_training"),
-    "optim.py": ("test_optim", "test_identities", "test_training"),
+    "optim.py": ("test_optim", "test_identities", "test_training", "test_engines"),
     "training.py": ("test_training",),
     "mnist.py": ("test_mnist",),
     "engines/numpy_inplace.py": ("test_engines",),
