@@ -10,8 +10,10 @@ import functools
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,32 @@ from scratchnet.errors import InputError
 Array: TypeAlias = npt.NDArray[Any]
 
 DEVICES = ("auto", "cpu", "cuda")
+_NUMPY = (np.ndarray, np.generic)
 NO_CUPY = "CuPy is not installed"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_is_quiet = ContextVar("_is_quiet", default=False)
+
+
+def ieee(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator for functions to which inf and nan are answers, so that NumPy need not warn.
+
+    What such a function calls is quiet already, and is not made so again, which takes 2 us.
+    """
+
+    @functools.wraps(function)
+    def quiet(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _is_quiet.get():
+            return function(*args, **kwargs)
+        token = _is_quiet.set(True)
+        try:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                return function(*args, **kwargs)
+        finally:
+            _is_quiet.reset(token)
+
+    return quiet
 
 
 @functools.cache
@@ -79,7 +106,7 @@ def get_array_module(array: Array) -> ModuleType:
     Raises:
         TypeError: the argument is neither a NumPy nor a CuPy array.
     """
-    if isinstance(array, np.ndarray | np.generic):
+    if isinstance(array, _NUMPY):
         return np
     module = sys.modules.get("cupy")
     if module is not None and isinstance(array, module.ndarray):

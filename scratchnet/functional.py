@@ -25,12 +25,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from scratchnet.backend import Array, get_array_module
+from scratchnet.backend import Array, get_array_module, ieee
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
-# inf and nan are answers here, not accidents: NumPy need not warn of them.
-ieee = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+INTEGERS = (np.dtype(np.int64), np.dtype(np.uint8))
 
 
 # ------------------------------------------------------------------------------------------ linear
@@ -378,7 +378,7 @@ def _check_floats(**arrays: Array | None) -> None:
         if array is None:
             continue
         get_array_module(array)
-        if array.dtype not in (np.float32, np.float64):
+        if array.dtype not in FLOATS:
             raise TypeError(
                 f"{name} has dtype {array.dtype}; expected float32 or float64: "
                 f"use {name}.astype('float32')"
@@ -437,7 +437,7 @@ def _check_target(target: Array, logits: Array, ignore_index: int) -> None:
     """Labels are checked before they are used as indices: CuPy would wrap a wrong one silently."""
     get_array_module(target)
     samples, classes = logits.shape
-    if target.dtype not in (np.int64, np.uint8):
+    if target.dtype not in INTEGERS:
         raise TypeError(
             f"target has dtype {target.dtype}; expected class numbers in int64 or uint8: "
             "use target.astype('int64')"

@@ -14,8 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scratchnet import backend
-from scratchnet.backend import Array
-from scratchnet.functional import ieee
+from scratchnet.backend import Array, ieee
 from scratchnet.nn import Parameter, adjoin, check_one_kind
 
 

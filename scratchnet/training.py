@@ -223,6 +223,7 @@ class Run:
         order = _order(self.options.seed, epoch, len(self.labels))
         return order[start : start + updates * self.options.batch_size]
 
+    @backend.ieee
     def update(self, x: Array, y: Array, lr: float) -> float:
         """One step down the gradient of the loss on a batch; returns the loss before it."""
         if self.recipe.renew:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from scratchnet.backend import ieee
 from scratchnet.engines import check_plain_adam
-from scratchnet.functional import ieee
 
 if TYPE_CHECKING:
     from scratchnet.training import Run
