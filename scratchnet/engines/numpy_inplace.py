@@ -80,24 +80,26 @@ class Engine:
             arena.x += self.run.normalization.shift
 
     def _forward(self, arena: Arena) -> None:
-        """linear_forward, relu_forward, linear_forward."""
+        """linear_forward, relu_forward, linear_forward: the logits (C, N), a class a row.
+
+        So NumPy takes the maximum and the sum over classes as C operations on whole rows.
+        """
         np.matmul(arena.x, self.w1.T, out=arena.hidden)
         arena.hidden += self.b1
         np.maximum(arena.hidden, 0, out=arena.hidden)
-        np.matmul(arena.hidden, self.w2.T, out=arena.logits)
-        arena.logits += self.b2
+        np.matmul(self.w2, arena.hidden.T, out=arena.logits)
+        arena.logits += self.b2[:, None]
 
     def _cross_entropy(self, arena: Arena, labels: Array) -> float:
         """cross_entropy_forward and _backward: the loss; √(1 - β₂) (p - q) / N in arena.logits."""
         z, n = arena.logits, len(labels)
-        np.max(z, axis=1, keepdims=True, out=arena.column)
-        z -= arena.column
-        at_label = z[arena.rows, labels]
+        z -= z.max(axis=0, out=arena.row)
+        at_label = z[labels, arena.samples]
         np.exp(z, out=z)
-        np.sum(z, axis=1, keepdims=True, out=arena.column)
-        loss = (np.log(arena.column).sum() - at_label.sum()) / n
-        z /= arena.column
-        z[arena.rows, labels] -= 1
+        z.sum(axis=0, out=arena.row)
+        loss = (np.log(arena.row).sum() - at_label.sum()) / n
+        z /= arena.row
+        z[labels, arena.samples] -= 1
         z *= math.sqrt(1 - self.run.optimizer.betas[1]) / n
         return float(loss)
 
@@ -105,9 +107,9 @@ class Engine:
         """linear_backward, relu_backward, linear_backward; into g, and not for the pixels."""
         grad_w1, grad_b1, grad_w2, grad_b2 = self.grads
         grad_logits, grad_hidden = arena.logits, arena.grad_hidden
-        np.matmul(grad_logits.T, arena.hidden, out=grad_w2)
-        np.matmul(arena.ones, grad_logits, out=grad_b2)
-        np.matmul(grad_logits, self.w2, out=grad_hidden)
+        np.matmul(grad_logits, arena.hidden, out=grad_w2)
+        np.matmul(grad_logits, arena.ones, out=grad_b2)
+        np.matmul(grad_logits.T, self.w2, out=grad_hidden)
         np.greater(arena.hidden, 0, out=arena.open)
         grad_hidden *= arena.open
         np.matmul(grad_hidden.T, arena.x, out=grad_w1)
@@ -146,11 +148,11 @@ class Arena:
     """All that a batch of n samples needs."""
 
     def __init__(self, n: int, d: int, h: int, c: int, dtype: npt.DTypeLike) -> None:
-        self.rows, self.ones = np.arange(n), np.ones(n, dtype)
+        self.samples, self.ones = np.arange(n), np.ones(n, dtype)
         self.pixels, self.x = _aligned((n, d), np.uint8), _aligned((n, d), dtype)
         self.hidden, self.grad_hidden = _aligned((n, h), dtype), _aligned((n, h), dtype)
         self.open = _aligned((n, h), np.bool_)
-        self.logits, self.column = _aligned((n, c), dtype), _aligned((n, 1), dtype)
+        self.logits, self.row = _aligned((c, n), dtype), _aligned((n,), dtype)
 
 
 def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:

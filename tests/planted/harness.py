@@ -39,7 +39,7 @@ TESTS = {
     "functional.py": ("test_functional", "test_identities"),
     "nn.py": ("test_nn", "test_identities", "test_training"),
     "optim.py": ("test_optim", "test_identities", "test_training", "test_engines"),
-    "training.py": ("test_training",),
+    "training.py": ("test_training", "test_engines"),
     "mnist.py": ("test_mnist",),
     "engines/numpy_inplace.py": ("test_engines",),
     "engines/native.c": ("test_engines",),
