@@ -12,7 +12,7 @@ import threadpoolctl
 
 import scratchnet
 from scratchnet import backend
-from scratchnet.engines import native
+from scratchnet.engines import native, native_build
 
 
 def report() -> Iterator[tuple[str, str]]:
@@ -51,8 +51,11 @@ def _native() -> Iterator[tuple[str, str]]:
     if reason:
         yield "engine auto", f"numpy_inplace, since {reason}"
         return
-    yield "C compiler", " ".join(native.compiler())
-    yield "engine auto", f"native, on the CPU; compiled libraries are in {native.cache_folder()}"
+    yield "C compiler", " ".join(native_build.compiler())
+    yield (
+        "engine auto",
+        f"native, on the CPU; compiled libraries are in {native_build.cache_folder()}",
+    )
 
 
 def _blas() -> str:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from reference.bounds import Dtype
 from reference.lockstep import Lockstep
 from scratchnet import engines, optim
-from scratchnet.engines import native
+from scratchnet.engines import native, native_build
 from scratchnet.errors import InputError
 from scratchnet.mnist import Split
 from scratchnet.training import Options, Run
@@ -63,7 +63,7 @@ def test_sanitizers_have_nothing_to_report(
     """Who owns what does not depend on the type of number, so races are sought with one."""
     skip_without(compiler, sanitizer)
     every = 3 if sanitizer == "thread" else 1
-    done = programs.watched(compiler, sanitizer, real, native.SOURCE, tmp_path, every)
+    done = programs.watched(compiler, sanitizer, real, native_build.SOURCE, tmp_path, every)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout == f"{math.ceil(programs.CASES / every)} cases\n"
     assert done.stderr == ""
@@ -73,7 +73,7 @@ def test_sanitizers_have_nothing_to_report(
 def test_a_planted_bug_is_reported(plant: Plant, tmp_path: Path) -> None:
     skip_without("cc", plant.sanitizer)
     source = tmp_path / "native.c"
-    source.write_text(plant.plant(native.SOURCE.read_text()))
+    source.write_text(plant.plant(native_build.SOURCE.read_text()))
     every = 5 if plant.sanitizer == "thread" else 1
     done = programs.watched("cc", plant.sanitizer, "float", source, tmp_path, every)
     assert done.returncode != 0
@@ -95,8 +95,8 @@ def test_a_plant_that_fits_nowhere_or_twice_is_refused(function: str, old: str, 
 def test_compilers_have_nothing_to_warn_of(compiler: str, real: str, tmp_path: Path) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    command = [compiler, *native.OPTIONS, f"-DREAL={real}", "-Wall", "-Wextra", "-Wpedantic"]
-    command += ["-Werror", str(native.SOURCE), "-o", str(tmp_path / "native.so"), "-lm"]
+    command = [compiler, *native_build.OPTIONS, f"-DREAL={real}", "-Wall", "-Wextra", "-Wpedantic"]
+    command += ["-Werror", str(native_build.SOURCE), "-o", str(tmp_path / "native.so"), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
@@ -121,15 +121,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is built need not be fast."""
-    options = ["-O0" if option == "-O3" else option for option in native.OPTIONS]
-    monkeypatch.setattr(native, "OPTIONS", tuple(options))
+    options = ["-O0" if option == "-O3" else option for option in native_build.OPTIONS]
+    monkeypatch.setattr(native_build, "OPTIONS", tuple(options))
 
 
 @pytest.fixture
 def cc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Makes a compiler of a shell script, which may use $LOG, a file, and $REAL_CC."""
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
-    monkeypatch.setenv("REAL_CC", shlex.join(native.compiler()) if WHY_NOT is None else "false")
+    monkeypatch.setenv(
+        "REAL_CC", shlex.join(native_build.compiler()) if WHY_NOT is None else "false"
+    )
 
     def make(script: str, name: str = "cc") -> Path:
         file = tmp_path / name
@@ -179,12 +181,12 @@ def test_another_source_option_compiler_or_cpu_gives_another_library(
     cc(RECORDING)
     assert count() == 1
     source = tmp_path / "native.c"
-    source.write_text(native.SOURCE.read_text() + "/* */\n")
+    source.write_text(native_build.SOURCE.read_text() + "/* */\n")
     with monkeypatch.context() as patch:
-        patch.setattr(native, "SOURCE", source)
+        patch.setattr(native_build, "SOURCE", source)
         assert count() == 2
     with monkeypatch.context() as patch:
-        patch.setattr(native, "OPTIONS", (*native.OPTIONS, "-DNDEBUG"))
+        patch.setattr(native_build, "OPTIONS", (*native_build.OPTIONS, "-DNDEBUG"))
         assert count() == 3
     cc(RECORDING, "other")
     assert count() == 4
@@ -316,7 +318,7 @@ def test_a_compiler_that_hangs_is_given_up_once(
     cc: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = cc('echo "$@" >> "$LOG"; while :; do :; done')
-    monkeypatch.setattr(native, "SECONDS", 0.5)
+    monkeypatch.setattr(native_build, "SECONDS", 0.5)
     assert native.why_not() == f"engine native: {file} took more than 0.5 s"
     assert len((tmp_path / "log").read_text().splitlines()) == 1
 
@@ -384,7 +386,7 @@ TRAIN = ["train", "--engine", "auto", "--device", "cpu", "--limit", "200", "--ba
 @BUILT
 def test_the_command_line_tells_that_auto_is_native(tmp_path: Path) -> None:
     out, _ = scratchnet("doctor", cwd=tmp_path)
-    assert f"C compiler    {' '.join(native.compiler())}\n" in out
+    assert f"C compiler    {' '.join(native_build.compiler())}\n" in out
     assert "engine auto   native, on the CPU; compiled libraries are in " in out
     out, err = scratchnet(*TRAIN, cwd=tmp_path)
     assert "engine native ->" in out
@@ -436,11 +438,11 @@ def test_every_width_of_vectors_is_right(
     compiler: str, width: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skip_without(compiler)
-    _, macros = native._for_this_cpu([compiler])
+    _, macros = native_build._for_this_cpu([compiler])
     if width != "native":
         if b"__x86_64__" not in macros or (width == "AVX2" and b"__FMA__" not in macros):
             pytest.skip(f"this CPU does not have {width}")
-        monkeypatch.setattr(native, "FOR_THIS_CPU", ("-march=x86-64",))
+        monkeypatch.setattr(native_build, "FOR_THIS_CPU", ("-march=x86-64",))
     monkeypatch.setenv("CC", shlex.join([compiler, *WIDTHS[width]]))
     assert_native_is_layers()
 
@@ -457,7 +459,9 @@ def test_vectors_of_another_processor_are_right(
     for dtype, real in native.REALS.items():
         folder = tmp_path / real
         folder.mkdir()
-        program = programs.build(compiler, "remote", real, native.SOURCE, folder, "-O3", "-static")
+        program = programs.build(
+            compiler, "remote", real, native_build.SOURCE, folder, "-O3", "-static"
+        )
         size = np.dtype(dtype).itemsize
         libraries[dtype] = programs.Remote([emulator, str(program)], size)
     monkeypatch.setattr(native, "library", libraries.__getitem__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scratchnet.engines import native
+from scratchnet.engines import native, native_build
 from tests.planted.catalogue import BUGS, FILES, UNPATCHED, Bug
 from tests.planted.harness import ROOT, Outcome
 
@@ -58,7 +58,7 @@ def test_a_patch_changes_one_place_and_compiles(bug: Bug) -> None:
     if bug.file.endswith(".py"):
         compile(planted, bug.file, "exec")
     else:
-        command = [*native.compiler(), "-DREAL=float", "-fsyntax-only", "-x", "c", "-"]
+        command = [*native_build.compiler(), "-DREAL=float", "-fsyntax-only", "-x", "c", "-"]
         subprocess.run(command, input=planted, text=True, check=True)
     assert len(planted) - len(source) == len(bug.new) - len(bug.old)
     assert planted != source

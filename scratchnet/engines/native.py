@@ -1,10 +1,6 @@
 """The step of `layers` in C, many steps in one call: native.c, which is written to be read.
 
-The C is compiled by the system's compiler at first use, for the CPU at hand, and kept in the user's
-cache folder under a hash of all that determines it: source, compiler, CPU and options. Two
-processes that start at once both compile, and whichever file comes last serves both. A file's name
-also tells its content's hash, so that one that a power cut left half written is not loaded, which
-would end the process.
+It is compiled at first use: see native_build.py.
 
 Numbers below the normal range, 1.2e-38 in float32 and 2.2e-308 in float64, count as 0, since
 processors are many times slower with them; fading moments become so small. In float32 an m that is
@@ -14,45 +10,25 @@ lost moves its parameter by less than lr/(1 - β₁ᵗ) · 1.2e-38 / eps <= 1.2e
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import hashlib
 import math
 import os
-import shlex
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from scratchnet.engines import check_plain_adam
+from scratchnet.engines import check_plain_adam, native_build
+from scratchnet.engines.native_build import NotBuilt
 from scratchnet.errors import InputError
 
 if TYPE_CHECKING:
     from scratchnet.training import Run
 
-SOURCE = Path(__file__).with_name("native.c")
 REALS = {"float32": "float", "float64": "double"}
 STAGES = ("gather", "forward", "head", "backward", "adam", "wait")
 ROWS, MOST_THREADS, CACHE_LINE = 5, 64, 64  # as in native.c
-# errno, for whoever takes the root of a negative number, keeps roots out of vector registers.
-OPTIONS = ("-std=gnu11", "-O3", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
-FOR_THIS_CPU = ("-march=native", "-mcpu=native")  # compilers know one or the other
-MACROS = ("-dM", "-E", "-x", "c", os.devnull)  # what a compiler has predefined
-SECONDS = 120  # for the compiler
-
-
-class NotBuilt(InputError):
-    """There is no library, and the message says why."""
-
-
-class Refused(NotBuilt):
-    """The compiler has ended with an error."""
 
 
 class Engine:
@@ -188,9 +164,6 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-# ----------------------------------------------------------------------------------------- building
-
-
 @functools.cache
 def why_not() -> str | None:
     """Why the engine can't be used here, as one sentence; None if it can. Builds it if need be."""
@@ -208,7 +181,7 @@ def library(dtype: str) -> ctypes.CDLL:
     Raises:
         NotBuilt: there is no compiler, it fails, or the cache folder can't be written to.
     """
-    file = _build([*compiler(), *OPTIONS, f"-DREAL={REALS[dtype]}"])
+    file = native_build.build(f"-DREAL={REALS[dtype]}")
     try:
         loaded = ctypes.CDLL(str(file))
     except OSError as error:
@@ -216,85 +189,3 @@ def library(dtype: str) -> ctypes.CDLL:
     loaded.train.argtypes = loaded.arena_size.argtypes = [ctypes.POINTER(Stretch)]
     loaded.train.restype, loaded.arena_size.restype = None, ctypes.c_int64
     return loaded
-
-
-def compiler() -> list[str]:
-    """The C compiler: the command in CC, or the first of cc, gcc and clang.
-
-    Raises:
-        NotBuilt: there is none.
-    """
-    try:
-        command = shlex.split(os.environ.get("CC", ""))
-    except ValueError as error:
-        raise NotBuilt(f"engine native: CC is {os.environ['CC']!r}: {error}") from error
-    for name in [command[0]] if command else ["cc", "gcc", "clang"]:
-        found = shutil.which(name)
-        if found:
-            return [found, *command[1:]]
-    raise NotBuilt(
-        f"engine native: {command[0] if command else 'a C compiler'} is not found; install one "
-        "(on Debian: apt install gcc libc6-dev), or set CC"
-    )
-
-
-def _build(command: list[str]) -> Path:
-    """The library that a command makes of the source; from the cache if it has been there."""
-    for_cpu, macros = _for_this_cpu(command)
-    command = [*command, *for_cpu]
-    source = SOURCE.read_bytes()
-    # The predefined macros tell the compiler's version and everything that it knows of the CPU.
-    key = hashlib.sha256(b"\0".join([source, macros, *(word.encode() for word in command)]))
-    name = f"native-{key.hexdigest()[:32]}"
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in folder.glob(f"{name}-*.so"):
-            if file.name == f"{name}-{_digest(file)}.so":
-                return file
-        with tempfile.TemporaryDirectory(dir=folder) as beside:
-            part = Path(beside, "native.so")
-            _run([*command, "-o", str(part), str(SOURCE), "-lm"])
-            file = folder / f"{name}-{_digest(part)}.so"
-            os.replace(part, file)
-    except OSError as error:
-        raise NotBuilt(
-            f"engine native: {folder} can't be written to ({error.strerror or error}); expected a "
-            "folder for caches: set XDG_CACHE_HOME to one"
-        ) from error
-    return file
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Where compiled libraries are kept."""
-    import platformdirs  # not before it is needed
-
-    return platformdirs.user_cache_path("scratchnet")
-
-
-def _for_this_cpu(command: list[str]) -> tuple[list[str], bytes]:
-    """The option that lets a compiler use all of this CPU, if it has one, and its macros then."""
-    for option in FOR_THIS_CPU:
-        with contextlib.suppress(Refused):
-            return [option], _run([*command, option, *MACROS])
-    return [], _run([*command, *MACROS])
-
-
-def _run(command: list[str]) -> bytes:
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise NotBuilt(f"engine native: {command[0]} took more than {SECONDS} s") from error
-    except OSError as error:
-        raise NotBuilt(
-            f"engine native: {command[0]} can't be run: {error.strerror or error}"
-        ) from error
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").splitlines() or ["no message"]
-        first = next((line for line in lines if "error" in line), lines[-1])
-        raise Refused(f"engine native: {command[0]} can't compile it: {first.strip()}")
-    return done.stdout

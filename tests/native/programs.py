@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scratchnet.engines import native
+from scratchnet.engines import native_build
 
 FOLDER = Path(__file__).parent
 CASES = 56  # of main.c: 8 hidden layers, 7 batches
-OPTIONS = [option for option in native.OPTIONS if option not in ("-O3", "-shared", "-fPIC")]
+OPTIONS = [option for option in native_build.OPTIONS if option not in ("-O3", "-shared", "-fPIC")]
 SANITIZERS = {
     "address": [
         "-O0",
@@ -64,7 +64,7 @@ def watched(
     """main.c under a sanitizer, on each so manieth of its cases."""
     options = ["-g", *SANITIZERS[sanitizer]]
     if sanitizer != "thread":  # which looks at no more than 16 bytes of a vector
-        options += native._for_this_cpu([compiler])[0]
+        options += native_build._for_this_cpu([compiler])[0]
     program = build(compiler, "main", real, source, folder, *options)
     return subprocess.run(
         [program, str(every)], env=ENVIRONMENT, capture_output=True, text=True, check=False
