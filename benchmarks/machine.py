@@ -44,7 +44,11 @@ def describe() -> dict[str, Any]:
             "nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"
         ),
         "commit": _first_line("git", "-C", str(ROOT), "rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_output("git", "-C", str(ROOT), "status", "--porcelain")),
+        "uncommitted_changes": bool(
+            _output(
+                "git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!benchmarks/results"
+            )
+        ),
     }
 
 
