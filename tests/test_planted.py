@@ -119,12 +119,13 @@ from tests.planted.catalogue import Bug
 
 harness.SECONDS = 10
 news = {
-    "the same": "return float(loss.item())",
+    "the same": "return images.astype(dtype) / 255.0",
     "raises": "raise KeyError(7)",
-    "hangs": "while True:\\n            pass",
+    "hangs": "while True:\\n        pass",
     "does not compile": "return (",
 }
-bugs = [Bug(name, "", "loop", "Run.update", "return loss.item()", news[name]) for name in news]
+old = "return images.astype(dtype) / 255"
+bugs = [Bug(name, "", "data", "to_float", old, news[name]) for name in news]
 print(json.dumps([asdict(outcome) for outcome in harness.run(bugs)]))
 """
 

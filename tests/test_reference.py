@@ -575,7 +575,7 @@ def _wrong_bias_gradient(self: numpy_inplace.Engine, arena: numpy_inplace.Arena)
 
 WRONG_ENGINES: list[tuple[str, Callable[..., Any], set[str]]] = [
     ("_cross_entropy", lambda *a: RIGHT["_cross_entropy"](*a) * (1 + 1e-9), {"loss"}),
-    ("_adam", lambda self, step, lr: RIGHT["_adam"](self, step, 1.001 * lr), {*step.PARAMETERS}),
+    ("_adam", lambda self, lr: RIGHT["_adam"](self, 1.001 * lr), {*step.PARAMETERS}),
     ("_backward", _wrong_bias_gradient, {"lin1.bias", *(f"{kind} lin1.bias" for kind in MOMENTS)}),
 ]
 

@@ -18,7 +18,8 @@ def settings(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False
     torch.set_flush_denormal(True)
 
 

@@ -55,8 +55,8 @@ def _overrun(name: str, function: str, old: str, new: str, words: str = POISON) 
     return Plant(name, function, old, new, words, "address")
 
 
-def _race(name: str, function: str, old: str, new: str) -> Plant:
-    return Plant(name, function, old, new, RACE, "thread")
+def _race(name: str, function: str, old: str, new: str, words: str = RACE) -> Plant:
+    return Plant(name, function, old, new, words, "thread")
 
 
 def _wrong(name: str, function: str, old: str, new: str, words: str) -> Plant:
@@ -156,7 +156,14 @@ PLANTS = (
     ),
     _race("the layout is not published", "train", f"1, {RELEASE}", f"1, {RELAXED}"),
     _race("the layout is not taken over", "start", ACQUIRE, RELAXED),
-    _race("nobody is joined", "train", "pthread_join(workers[i].thread, NULL)", "(void)i"),
+    # It may also work on where its parent's variables no longer are, before a race is seen.
+    _race(
+        "nobody is joined",
+        "train",
+        "pthread_join(workers[i].thread, NULL)",
+        "(void)i",
+        f"{RACE}|SEGV",
+    ),
     _race("two threads own a tile", "lay_out", "team->high / ROWS * i / threads * ROWS", "0"),
     _race(
         "every thread notes the loss", "work", "if (self->index == 0) run->losses", "run->losses"
