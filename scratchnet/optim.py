@@ -299,8 +299,8 @@ class Adam(Optimizer):
         """Every 64th step, set moments that have all but faded away to 0; for loops, between steps.
 
         Without a gradient m and v shrink by β in each step, down to where numbers are subnormal,
-        with which processors are many times slower: after an epoch of MNIST, whose pixels are
-        mostly blank, a step on NumPy takes a tenth longer. What is forgotten, m below 1e-30 and v
+        with which some processors are many times slower. Of MNIST's 39,760 m, whose pixels are
+        mostly blank, 1,600 are subnormal after 20 epochs. What is forgotten, m below 1e-30 and v
         below 1e-36, moves a parameter by less than lr/(1 - β₁ᵗ) · 1e-30 / eps, which is 1e-21 lr,
         and changes √v + eps by less than 1e-18, a part in 10⁸ of eps at most.
         """

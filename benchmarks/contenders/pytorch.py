@@ -12,7 +12,7 @@ from reference import mnist_nn
 def settings(threads: int) -> None:
     """Threads, full float32 in matrix products, and subnormal numbers as 0.
 
-    Adam's moments fade into subnormal numbers, with which processors are many times slower; PyTorch
+    Adam's moments fade into subnormal numbers, with which some processors are slow; PyTorch
     has a switch for it, which its users may use, and so it is on for all of its contenders.
     """
     torch.set_num_threads(threads)

@@ -377,8 +377,8 @@ static void note(Worker *self, int stage)
     self->clock = now;
 }
 
-/* Subnormal numbers, which moments become as they fade away, make processors many times slower. Let
- * them be 0. Returns what the setting was. */
+/* Subnormal numbers, which moments become as they fade away, make some processors many times
+ * slower. Let them be 0. Returns what the setting was. */
 #if defined(__SSE2__)
 #include <immintrin.h>
 static uint64_t flush_subnormals(void)

@@ -3,9 +3,10 @@
 It is compiled at first use: see native_build.py.
 
 Numbers below the normal range, 1.2e-38 in float32 and 2.2e-308 in float64, count as 0, since
-processors are many times slower with them; fading moments become so small. In float32 an m that is
-lost moves its parameter by less than lr/(1 - β₁ᵗ) · 1.2e-38 / eps <= 1.2e-29 lr, and a v changes
-√v + eps √(1 - β₂ᵗ) by less than 1.1e-19, a part in 10⁹ (for eps = 1e-8 and the usual betas).
+some processors are many times slower with them; fading moments become so small. In float32 an m
+that is lost moves its parameter by less than lr/(1 - β₁ᵗ) · 1.2e-38 / eps <= 1.2e-29 lr, and a v
+changes √v + eps √(1 - β₂ᵗ) by less than 1.1e-19, a part in 10⁹ (for eps = 1e-8 and the usual
+betas).
 """
 
 from __future__ import annotations
