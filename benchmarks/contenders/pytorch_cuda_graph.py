@@ -8,19 +8,22 @@ Not yet run on a GPU. On a CPU, where the tests run it, the same updates are mad
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.agreement import new_optimizer
 from benchmarks.contenders import pytorch
-from benchmarks.contenders.pytorch_whole_step import State, update_full, update_last
+from benchmarks.contenders.pytorch_whole_step import (
+    Body,
+    State,
+    run_epoch,
+    update_full,
+    update_last,
+)
 from benchmarks.task import PARAMETERS, Outcome, Task
 from reference import mnist_nn
 
-Body = Callable[[], None]
 WARM_UP = 3  # updates before a capture, so that whatever is made at first use has been made
 
 
@@ -100,14 +103,7 @@ class Contender:
 
     def epoch(self, number: int) -> None:
         """As many graphs of many updates as fit, then single ones."""
-        self.state.begin(number)
-        times, rest = divmod(len(self.state.order), self.unrolled)
-        for _ in range(times):
-            self.many()
-        for _ in range(rest):
-            self.one()
-        if len(self.state.last):
-            self.last()
+        run_epoch(self.state, number, self.unrolled, self.many, self.one, self.last)
 
     def collect(self) -> Outcome:
         """Waits, and copies."""

@@ -7,12 +7,16 @@ On a GPU not yet run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.contenders import pytorch
 from benchmarks.task import PARAMETERS, Outcome, Task
+
+Body = Callable[[], None]
 
 
 class State:
@@ -113,6 +117,18 @@ def update(state: State, chosen: Tensor) -> None:
     state.step.add_(1)
 
 
+def run_epoch(state: State, number: int, unrolled: int, many: Body, one: Body, last: Body) -> None:
+    """An epoch by programs for `unrolled` updates, for what is left of those, and for the last."""
+    state.begin(number)
+    times, rest = divmod(len(state.order), unrolled)
+    for _ in range(times):
+        many()
+    for _ in range(rest):
+        one()
+    if len(state.last):
+        last()
+
+
 class Contender:
     """The variant says how many updates are unrolled into one program, to save calls."""
 
@@ -145,14 +161,7 @@ class Contender:
     def epoch(self, number: int) -> None:
         """As many unrolled updates as there are, then single ones."""
         with torch.inference_mode():
-            self.state.begin(number)
-            times, rest = divmod(len(self.state.order), self.unrolled)
-            for _ in range(times):
-                self.many()
-            for _ in range(rest):
-                self.one()
-            if len(self.state.last):
-                self.last()
+            run_epoch(self.state, number, self.unrolled, self.many, self.one, self.last)
 
     def collect(self) -> Outcome:
         """From the state."""
