@@ -71,14 +71,18 @@ def main(
     chosen = dataclasses.replace(chosen, epochs=math.ceil(steps / steps_per_epoch))
     torch.set_float32_matmul_precision("highest")
 
+    if engine == "cuda_epoch" and dtype != "float32":
+        raise InputError("engine cuda_epoch: computes in float32 only: add --dtype float32")
+    free_device = device if engine == "layers" else engines.device(engine)
+
     lockstep = Lockstep.start(chosen, split, DTYPES[dtype], device, engine)
     with threadpool_limits(1, user_api="blas"):
         for _ in tqdm(lockstep.steps(steps), total=steps, unit="step", disable=None):
             pass
-        # Float32 can drift by itself, so a verdict on the free run always comes from float64.
+        # Float32 can drift by itself, so a verdict on the free run comes from float64.
         drifts = [
-            free_run(chosen, split, DTYPES[name], device if engine == "layers" else "cpu", engine)
-            for name in dict.fromkeys((dtype, "float64"))
+            free_run(chosen, split, DTYPES[name], free_device, engine)
+            for name in dict.fromkeys((dtype, "float32" if engine == "cuda_epoch" else "float64"))
         ]
 
     report = lockstep.report

@@ -94,7 +94,7 @@ class Scratchnet:
 
 
 class Engine:
-    """One of scratchnet's other engines on the CPU, set to a given state at each step.
+    """One of scratchnet's other engines, set to a given state at each step.
 
     Where each update has a new optimizer, the moments of the last one are there for it to forget.
     """
@@ -162,7 +162,7 @@ class Lockstep:
             sides["PyTorch CUDA"] = PyTorch("cuda")
         if engine == "layers":
             return cls(run, sides)
-        return cls(run, sides, Engine(Run(options, split, "cpu", dtype, engine)))
+        return cls(run, sides, Engine(Run(options, split, engines.device(engine), dtype, engine)))
 
     def steps(self, count: int) -> Iterator[int]:
         """Make so many steps, and yield each one's number when it has been compared."""

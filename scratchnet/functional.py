@@ -276,7 +276,8 @@ def cross_entropy_forward(
         all, or of samples without weight, is nan, as in PyTorch.
 
     Raises:
-        IndexError: a label is neither in 0..C-1 nor ignore_index.
+        IndexError: a label is neither in 0..C-1 nor ignore_index. On the GPU, where to raise it
+            would be to wait for the GPU in each step, the loss of that sample is nan instead.
     """
     _check_cross_entropy(logits, target, weight, ignore_index, reduction, label_smoothing)
     xp = get_array_module(logits)
@@ -323,7 +324,8 @@ def cross_entropy_backward(
         grad_logits: (N, C).
 
     Raises:
-        IndexError: a label is neither in 0..C-1 nor ignore_index.
+        IndexError: a label is neither in 0..C-1 nor ignore_index. On the GPU the gradient of that
+            sample is nan instead.
     """
     _check_cross_entropy(logits, target, weight, ignore_index, reduction, label_smoothing)
     xp = get_array_module(logits)
@@ -347,7 +349,8 @@ def _wanted(
     """What the loss wants of each sample.
 
     Returns:
-        q: (N, C), the distribution wanted of each row, or 0 throughout where it is ignored.
+        q: (N, C), the distribution wanted of each row, or 0 throughout where it is ignored; on the
+            GPU nan throughout where the label is wrong.
         weight: (C,), the class weights, 1 where none are given.
         total: what the mean divides by, Σ_n weight[y_n] over the rows that are not ignored.
     """
@@ -359,6 +362,8 @@ def _wanted(
     is_label = target[:, None] == xp.arange(classes)
     one_hot = is_label.astype(logits.dtype)
     q = xp.where(kept, (1 - label_smoothing) * one_hot + label_smoothing / classes, 0)
+    if xp is not np:  # where `_check_target` has not refused a wrong label
+        q = xp.where(kept & ~is_label.any(axis=1, keepdims=True), xp.nan, q)
     total = xp.where(kept & is_label, weight, 0).sum()
     return q, weight, total
 
@@ -434,8 +439,8 @@ def _check_cross_entropy(
 
 
 def _check_target(target: Array, logits: Array, ignore_index: int) -> None:
-    """Labels are checked before they are used as indices: CuPy would wrap a wrong one silently."""
-    get_array_module(target)
+    """The labels' dtype and shape, and on the CPU their range: see `_wanted` for the GPU."""
+    xp = get_array_module(target)
     samples, classes = logits.shape
     if target.dtype not in INTEGERS:
         raise TypeError(
@@ -443,6 +448,8 @@ def _check_target(target: Array, logits: Array, ignore_index: int) -> None:
             "use target.astype('int64')"
         )
     _check_shape("target", target, (samples,), "one class number per row of logits")
+    if xp is not np:
+        return
     wrong = _kept(target, ignore_index) & ((target < 0) | (target >= classes))
     if wrong.any():
         where = int(wrong.argmax())

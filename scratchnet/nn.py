@@ -38,6 +38,7 @@ class Parameter:
             `Module.parameters` or `Module.to`, which may move it.
         grad: ∂L/∂data of the same shape, a view; None until a backward has added to it.
         shape: its shape. Values and gradients of another raise ValueError; nothing is broadcast.
+            What is no array raises TypeError.
     """
 
     def __init__(self, data: Array) -> None:
@@ -94,8 +95,9 @@ class Parameter:
         return flat[self.start : self.stop].reshape(self.shape)
 
     def _set(self, flat: Array, value: Array) -> None:
-        if np.shape(value) != self.shape:
-            raise ValueError(f"a value has shape {np.shape(value)}; expected {self.shape}")
+        backend.get_array_module(value)
+        if value.shape != self.shape:
+            raise ValueError(f"a value has shape {value.shape}; expected {self.shape}")
         self._view(flat)[...] = value
 
 

@@ -307,8 +307,9 @@ class Adam(Optimizer):
         if self.steps[0] % 64:
             return
         m, v = (self.vectors[name] for name in ("exp_avg", "exp_avg_sq"))
-        m[abs(m) < 1e-30] = 0
-        v[v < 1e-36] = 0
+        xp = backend.get_array_module(m)
+        xp.copyto(m, 0, where=abs(m) < 1e-30)  # m[mask] = 0 would wait for a GPU to count the mask
+        xp.copyto(v, 0, where=v < 1e-36)
 
     def decay(self, p: Array, g: Array) -> Array:
         """The gradient with the L2 cost's own: g + weight_decay · p."""

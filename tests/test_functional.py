@@ -691,10 +691,6 @@ def test_other_shapes_are_refused(
     ("error", "named", "target", "options"),
     [
         *((TypeError, d, np.ones(2, d), {}) for d in ("int32", "int8", "bool", "float64")),
-        (IndexError, 3, np.array([0, 3]), {}),
-        (IndexError, -1, np.array([0, -1]), {}),
-        (IndexError, -100, np.array([-100, 0]), {"ignore_index": -1}),
-        (IndexError, 156, np.array([0, 156], np.uint8), {}),  # -100, modulo 256
         (ValueError, (4,), np.array([0, 1]), {"weight": np.ones(4)}),
         (ValueError, (1,), np.array([0, 1]), {"weight": np.ones(1)}),
         (ValueError, (1, 3), np.array([0, 1]), {"weight": np.ones((1, 3))}),
@@ -716,6 +712,38 @@ def test_cross_entropy_names_what_it_refuses(
 ) -> None:
     with refused(error, named):
         run(xp, function, np.ones((2, 3)), target, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing": 0.1}, {"weight": np.array([0.0, 1.0, 2.0])}], ids=str
+)
+@pytest.mark.parametrize(
+    ("wrong", "target", "ignore_index"),
+    [
+        (3, np.array([1, 3]), -100),
+        (-1, np.array([1, -1]), -100),
+        (-100, np.array([-100, 1]), -1),
+        (156, np.array([1, 156], np.uint8), -100),  # -100, modulo 256
+    ],
+)
+def test_cross_entropy_of_a_wrong_label_is_an_error_on_the_cpu_and_nan_on_the_gpu(
+    xp: ModuleType, wrong: int, target: Array, ignore_index: int, options: dict[str, Any]
+) -> None:
+    """nan in the loss and the whole gradient of that sample, and in no other's."""
+    options = options | {"ignore_index": ignore_index}
+    arrays = np.ones((2, 3)), target
+    if xp is np:
+        for function in (ours.cross_entropy_forward, ours.cross_entropy_backward):
+            with refused(IndexError, wrong):
+                run(xp, function, *arrays, **options)
+        return
+    losses = run(xp, ours.cross_entropy_forward, *arrays, **options, reduction="none")
+    assert_array_equal(np.isnan(losses), target == wrong)
+    for reduction in ("mean", "sum"):
+        loss = run(xp, ours.cross_entropy_forward, *arrays, **options, reduction=reduction)
+        assert np.isnan(loss)
+        gradient = run(xp, ours.cross_entropy_backward, *arrays, **options, reduction=reduction)
+        assert_array_equal(np.isnan(gradient), np.tile(target == wrong, (3, 1)).T)
 
 
 @pytest.mark.parametrize(

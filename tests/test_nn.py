@@ -332,6 +332,8 @@ def test_values_and_gradients_of_another_shape_are_refused(xp: ModuleType) -> No
         with pytest.raises(ValueError, match=r"expected \(3,\)"):
             parameter.data = wrong
     assert parameter.grad is None
+    with pytest.raises(TypeError, match="got list"):
+        parameter.data = [1.0, 2.0, 3.0]  # type: ignore[assignment]
 
 
 def test_a_backward_that_fails_leaves_the_forward_for_another(xp: ModuleType) -> None:

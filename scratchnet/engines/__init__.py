@@ -9,15 +9,20 @@ for all.
 from __future__ import annotations
 
 import importlib
+import warnings
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
+from scratchnet import backend
 from scratchnet.errors import InputError
 from scratchnet.optim import AdamW
 
 if TYPE_CHECKING:
     from scratchnet.training import Run
 
-NAMES = ("layers", "numpy_inplace", "native")
+CUDA = ("cuda_fused", "cuda_graph", "cuda_epoch")  # which work on a GPU only
+NAMES = ("layers", "numpy_inplace", "native", *CUDA)
 AUTO = "auto"
 
 
@@ -31,8 +36,18 @@ class Engine(Protocol):
         """
 
 
+class Together(Protocol):
+    """What makes the updates of several runs at once."""
+
+    def advance(self, first: int, last: int) -> list[list[float]]:
+        """Make the updates first to last - 1 of every run; the losses of each run."""
+
+
 def why_not(name: str) -> str | None:
     """Why an engine can't be used on this machine, as one sentence; None if it can."""
+    if name in CUDA:
+        reason = backend.why_no_gpu()
+        return f"engine {name}: works on a GPU only: {reason}" if reason else None
     if name != "native":
         return None
     from scratchnet.engines import native  # whose answer may take a second
@@ -57,22 +72,73 @@ def resolve(name: str, device: str) -> str:
     return name
 
 
+def device(name: str) -> str:
+    """Where an engine works: "cuda", or "cpu"; `layers`, which works on both, counts as "cpu"."""
+    from scratchnet.engines import cuda
+
+    return cuda.DEVICE if name in CUDA else "cpu"
+
+
 def make(name: str, run: Run) -> Engine:
     """The engine of a name, for a run.
 
     Raises:
         InputError: there is no such engine, or not for this run, or not on this machine.
     """
-    name = resolve(name, run.device)
-    engine: Engine = importlib.import_module(f"scratchnet.engines.{name}").Engine(run)
+    engine: Engine = _module(name, run).Engine(run)
     return engine
 
 
-def check_plain_adam(name: str, run: Run) -> None:
-    """Raise InputError unless a run is on the CPU, under Adam or AdamW without rarer options."""
+def make_together(runs: Sequence[Run]) -> Together:
+    """What trains several runs of one engine: its module's `Fleet`, if it has one, or by turns.
+
+    Raises:
+        InputError: as for `make`.
+    """
+    module = _module(runs[0].engine, runs[0])
+    fleet: Together = module.Fleet(runs) if hasattr(module, "Fleet") else _ByTurns(runs)
+    return fleet
+
+
+def _module(name: str, run: Run) -> ModuleType:
+    """Where the engine of a name is, or the one that takes its place, which a warning tells."""
+    name = resolve(name, run.device)
+    module = importlib.import_module(f"scratchnet.engines.{name}")
+    if name == "cuda_epoch":
+        reason = module.why_not(run)
+        if reason:
+            warnings.warn(f"{reason}; cuda_graph takes its place", stacklevel=3)
+            return importlib.import_module("scratchnet.engines.cuda_graph")
+    return module
+
+
+class _ByTurns:
+    """Each run's own engine makes the whole stretch, one run after the other."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.engines = [make(run.engine, run) for run in runs]
+
+    def advance(self, first: int, last: int) -> list[list[float]]:
+        """Make the updates first to last - 1 of every run; the losses of each run."""
+        return [engine.advance(first, last) for engine in self.engines]
+
+
+def within_epochs(run: Run, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """The updates first to last - 1, cut where an epoch ends, since each has its own order."""
+    while first < last:
+        end_of_epoch = (first // run.steps_per_epoch + 1) * run.steps_per_epoch
+        yield first, min(last, end_of_epoch)
+        first = end_of_epoch
+
+
+def check_plain_adam(name: str, run: Run, device: str = "cpu") -> None:
+    """Raise InputError unless a run is on a device, under Adam or AdamW without rarer options."""
     optimizer = run.optimizer
-    if run.device != "cpu":
-        raise InputError(f"engine {name}: works on the CPU only, not on {run.device}")
+    if run.device != device:
+        where = {"cpu": "the CPU", "cuda": "a GPU"}
+        raise InputError(
+            f"engine {name}: works on {where[device]} only, not on {where[run.device]}"
+        )
     if optimizer.amsgrad or optimizer.maximize or optimizer.eps == 0:
         raise InputError(f"engine {name}: has neither amsgrad nor maximize nor eps = 0")
     if optimizer.weight_decay and not isinstance(optimizer, AdamW):

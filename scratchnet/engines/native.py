@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from scratchnet.engines import check_plain_adam, native_build
+from scratchnet.engines import check_plain_adam, native_build, within_epochs
 from scratchnet.engines.native_build import NotBuilt
 from scratchnet.errors import InputError
 
@@ -79,13 +79,9 @@ class Engine:
     def _stretches(
         self, first: int, last: int, losses: npt.NDArray[Any], seconds: npt.NDArray[Any] | None
     ) -> None:
-        """One call for each epoch, since each has an order of its own."""
-        step = first
-        while step < last:
-            end_of_epoch = (step // self.run.steps_per_epoch + 1) * self.run.steps_per_epoch
-            stop = min(last, end_of_epoch)
-            self._call(step, stop, losses[step - first : stop - first], seconds)
-            step = stop
+        """One call for each epoch."""
+        for begin, end in within_epochs(self.run, first, last):
+            self._call(begin, end, losses[begin - first : end - first], seconds)
 
     def _call(
         self, first: int, last: int, losses: npt.NDArray[Any], seconds: npt.NDArray[Any] | None
