@@ -43,7 +43,7 @@
 #include "functional.cuh"
 
 // ------------------------------------------------------------------------------------------------
-// Sizes. Everything is padded to whole tiles; what is padding is 0 and stays 0.
+// Sizes. Everything is padded to whole tiles, with zeros.
 
 constexpr int WARPS = 13;                                       // 416 threads: two for each forward
 constexpr int THREADS = WARPS * WARP;                           // tile of 64 samples and 52 units
@@ -387,12 +387,8 @@ __device__ __forceinline__ void head(const Exchange &e, const Step &step, int t)
 }
 
 // ------------------------------------------------------------------------------------------------
-// 3. linear_backward of the second layer for its input, and relu_backward, for all samples.
-
-__device__ __forceinline__ float grad_unit(float grad, float y, int unit)
-{
-    return unit < UNITS ? relu_backward(grad, y) : 0.0f;
-}
+// 3. linear_backward of the second layer for its input, and relu_backward, for all samples. The unit
+// that is always 1 gets a gradient too, and weights by it, which nothing reads.
 
 __device__ __forceinline__ void backward(Shared &s)
 {
@@ -410,8 +406,8 @@ __device__ __forceinline__ void backward(Shared &s)
         }
         const float4 y = *(const float4 *)&s.heads.hidden[sample][unit];
         *(float4 *)&s.grad_hidden[sample][unit] =
-            make_float4(grad_unit(grad.x, y.x, unit), grad_unit(grad.y, y.y, unit + 1),
-                        grad_unit(grad.z, y.z, unit + 2), grad_unit(grad.w, y.w, unit + 3));
+            make_float4(relu_backward(grad.x, y.x), relu_backward(grad.y, y.y),
+                        relu_backward(grad.z, y.z), relu_backward(grad.w, y.w));
     }
 }
 
