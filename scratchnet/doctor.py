@@ -11,8 +11,8 @@ import numpy as np
 import threadpoolctl
 
 import scratchnet
-from scratchnet import backend
-from scratchnet.engines import native, native_build
+from scratchnet import backend, engines
+from scratchnet.engines import cuda, native, native_build
 
 
 def report() -> Iterator[tuple[str, str]]:
@@ -34,6 +34,7 @@ def report() -> Iterator[tuple[str, str]]:
     if reason:
         remedy = f'only a GPU needs it: pip install "{wheel}[ctk]"'
         yield "CuPy", f"{reason}; {remedy if reason == backend.NO_CUPY else 'see CUDA driver'}"
+        yield "GPU engines", f"none without a GPU: {', '.join(engines.CUDA)}"
         yield "device", "cpu"
         return
     cupy = backend.cupy()
@@ -43,6 +44,12 @@ def report() -> Iterator[tuple[str, str]]:
         properties = cupy.cuda.runtime.getDeviceProperties(i)
         memory = properties["totalGlobalMem"] / 2**30
         yield f"GPU {i}", f"{properties['name'].decode()}, {memory:.0f} GiB"
+    limits = cuda.limits()
+    yield (
+        "GPU engines",
+        f"{', '.join(engines.CUDA)}; {'with' if limits.clusters else 'without'} thread-block "
+        f"clusters, {limits.shared >> 10} KiB of shared memory a block, {limits.blocks} blocks",
+    )
     yield "device", "cuda"
 
 

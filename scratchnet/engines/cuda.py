@@ -87,17 +87,24 @@ class Program:
             NotLaunched: the GPU can't run it so.
         """
         function = self.function(kernel)
-        if shared > STATIC_SHARED:
-            function.max_dynamic_shared_size_bytes = shared
         try:
+            if shared > STATIC_SHARED:
+                function.max_dynamic_shared_size_bytes = shared
             function((blocks,), (threads,), (arguments,), shared_mem=shared)
         except backend.cupy().cuda.driver.CUDADriverError as error:
             raise NotLaunched(f"{kernel} with {blocks} blocks: {error}") from error
 
     def allow_large_clusters(self, kernel: str) -> None:
-        """Allow clusters of more than 8 blocks, which not every GPU can run."""
+        """Allow clusters of more than 8 blocks, which not every GPU can run.
+
+        Raises:
+            NotLaunched: this one can't.
+        """
         driver = importlib.import_module("cupy_backends.cuda.api.driver")
-        driver.funcSetAttribute(self.function(kernel).kernel.ptr, NON_PORTABLE_CLUSTER_SIZE, 1)
+        try:
+            driver.funcSetAttribute(self.function(kernel).kernel.ptr, NON_PORTABLE_CLUSTER_SIZE, 1)
+        except driver.CUDADriverError as error:
+            raise NotLaunched(f"{kernel} in large clusters: {error}") from error
 
     def function(self, kernel: str) -> Any:
         """CuPy's object for a kernel."""
@@ -218,9 +225,9 @@ class Limits(NamedTuple):
 
 def limits() -> Limits:
     """Those of the current GPU."""
-    attributes = backend.cupy().cuda.Device().attributes
+    device = backend.cupy().cuda.Device()
     return Limits(
-        attributes["ComputeCapabilityMajor"] >= 9,
-        attributes["MaxSharedMemoryPerBlockOptin"],
-        attributes["MultiProcessorCount"],
+        int(device.compute_capability) >= 90,
+        device.attributes["MaxSharedMemoryPerBlockOptin"],
+        device.attributes["MultiProcessorCount"],
     )

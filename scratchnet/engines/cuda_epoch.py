@@ -152,13 +152,14 @@ class Fleet:
     def _choose(self, candidates: list[Layout]) -> None:
         """Take the first layout that can be launched, which only a try tells of large clusters."""
         self.layout = candidates[0]
-        self.program = cuda.Program(
-            "epoch.cu", self.layout.constants(), cooperative=not self.layout.cluster
-        )
-        if self.layout.cluster and self.layout.blocks > PORTABLE:
-            self.program.allow_large_clusters("train")
+        cluster, constants = self.layout.cluster, self.layout.constants()
+        self.program = cuda.Program("epoch.cu", constants, cooperative=not cluster)
+        # A cooperative launch has no more blocks than can run at once, which are too few here.
+        self.gatherer = cuda.Program("epoch.cu", constants)
         self._allocate(min(self.runs[0].steps_per_epoch, UPDATES))
         try:
+            if cluster and self.layout.blocks > PORTABLE:
+                self.program.allow_large_clusters("train")
             self._train(0, 0)
         except cuda.NotLaunched:
             if len(candidates) == 1:
@@ -207,7 +208,7 @@ class Fleet:
         chunks = updates * self.layout.blocks * self.layout.slice * (self.layout.n // CHUNK)
         blocks = len(self.runs) * _ceil_div(chunks, THREADS)
         arguments = self._arguments(range(len(self.runs)), updates, samples)
-        self.program.launch("gather", arguments, blocks=blocks, threads=THREADS)
+        self.gatherer.launch("gather", arguments, blocks=blocks, threads=THREADS)
 
     def _train(self, updates: int, samples: int) -> None:
         """The updates themselves. Without clusters, blocks wait for others, so all must run."""

@@ -547,8 +547,7 @@ static void begin_here()
 
 static void meet(Meeting &meeting, const Site &site)
 {
-    if (meeting.waiting.empty())
-        meeting.site = site;
+    meeting.site = site;
     meeting.waiting.push_back(now);
     now->meeting = &meeting;
     if (int(meeting.waiting.size()) == meeting.expected) {
@@ -754,9 +753,10 @@ static std::string why_not_met(const Meeting &meeting)
 
 static std::string why_not_complete(const Phases &phases)
 {
-    return "phase " + text(phases.phase) + " has had " + text(std::labs(phases.bytes)) +
-           " bytes too " + (phases.bytes < 0 ? "many" : "few") +
-           (phases.expected ? "" : ", and no mbarrier_expect");
+    const std::string bytes = text(std::labs(phases.bytes)) + " bytes too " +
+                              (phases.bytes < 0 ? "many" : "few");
+    return "phase " + text(phases.phase) + " has had " +
+           (phases.expected ? bytes : "no mbarrier_expect, and " + bytes);
 }
 
 // Of the threads that wait at one place: how many they are, and why the first of them waits.
@@ -791,7 +791,7 @@ static std::string left_over()
 {
     for (const Block &block : machine.blocks)
         for (const Phases &phases : block.mbarriers)
-            if (phases.expected || phases.bytes)
+            if (phases.bytes)
                 return "the kernel has ended, but in block " + text(block.index) +
                        " an mbarrier's " + why_not_complete(phases);
     return "";

@@ -71,11 +71,13 @@ def running(form: Form) -> Iterator[None]:
         patch.setattr(cuda, "DEVICE", "cpu")
         patch.setattr(cuda, "limits", lambda: form.limits)
         patch.setattr(cuda, "capture", emulator.capture)
-        patch.setattr(cuda, "Program", _program(form.largest))
+        patch.setattr(cuda, "Program", _program(form.limits, form.largest))
         yield
 
 
-def _program(largest: int) -> type[emulator.Program]:
+def _program(limits: cuda.Limits, largest: int) -> type[emulator.Program]:
+    """One that can launch what that GPU can."""
+
     class Program(emulator.Program):
         def __init__(
             self, file: str, constants: Mapping[str, int | str], cooperative: bool = False
@@ -86,9 +88,11 @@ def _program(largest: int) -> type[emulator.Program]:
         def allow_large_clusters(self, kernel: str) -> None:
             """For this it takes a GPU."""
 
-        def launch(self, kernel: str, *arguments: Any, **options: Any) -> None:
-            if self.too_large:
+        def launch(self, kernel: str, *arguments: Any, blocks: int, **options: Any) -> None:
+            if kernel == "train" and self.too_large:
                 raise cuda.NotLaunched(f"{kernel}: this GPU has no such clusters")
-            super().launch(kernel, *arguments, **options)
+            # CuPy would launch fewer blocks, and only warn.
+            assert blocks <= limits.blocks or not self.cooperative
+            super().launch(kernel, *arguments, blocks=blocks, **options)
 
     return Program

@@ -31,6 +31,7 @@ __device__ __forceinline__ int cluster_rank()
 // No thread of the cluster goes on before all have come, and sees what they have written.
 __device__ __forceinline__ void cluster_sync()
 {
+    __syncwarp();    // aligned: a warp arrives as one
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
