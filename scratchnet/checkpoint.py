@@ -4,6 +4,9 @@
 safetensors` holds all that a run needs to go on as if it had never stopped: parameters, optimizer
 state, losses so far and the options. Both carry a SHA-256 of their contents. There is no pickle,
 so a file can't run code.
+
+Several networks that differ in their seeds have a folder each, seed-0, seed-1 and so on, within one
+that has neither file itself.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +85,7 @@ def load_model(path: Path, device: str = "auto") -> SavedModel:
     Raises:
         InputError: the file is missing, damaged, no Mnist_NN, or has numbers that are not finite.
     """
-    path = path / MODEL if path.is_dir() else path
+    path = _file(path, MODEL)
     arrays, info = _read(path)
     if "options" in info:
         raise InputError(f"{path}: is the checkpoint of a run; expected its folder, or its {MODEL}")
@@ -155,7 +159,7 @@ class SavedRun:
         Raises:
             InputError: the file is missing, damaged, or no run of this version's.
         """
-        path = path / RUN if path.is_dir() else path
+        path = _file(path, RUN)
         arrays, info = _read(path)
         try:
             options = Options(**info["options"])
@@ -182,17 +186,31 @@ class SavedRun:
             InputError: the data is not the same, or the epochs don't fit.
         """
         options = self.options if epochs is None else replace(self.options, epochs=epochs)
-        engine = engine or self._info["engine"]
-        run = Run(options, split, device, self._info["dtype"], engine)
+        run = Run(options, split, device, self._info["dtype"], engine or self._info["engine"])
+        self.restore(run)
+        return run
+
+    def restore(self, run: Run) -> None:
+        """Bring a run that has not begun to where this one was.
+
+        Raises:
+            InputError: its data or its options, apart from the epochs, are not the same, or the
+                epochs don't fit.
+        """
+        if replace(run.options, epochs=self.options.epochs) != self.options:
+            raise InputError(
+                f"{self.path}: the run was started with {self.options}; expected {run.options}, as "
+                "the networks beside it have: move its folder elsewhere"
+            )
         if run.data_crc32 != self._info["data_crc32"]:
             raise InputError(
                 f"{self.path}: the run was started with other training data; expected that of "
                 f"{self.data or 'the bundled MNIST'}: give the folder where it is now as --data"
             )
-        if run.recipe.one_cycle and options != self.options:
+        if run.recipe.one_cycle and run.options != self.options:
             raise InputError(
                 f"{self.path}: the learning rate of a one-cycle run falls to 0 at the end of epoch "
-                f"{self.options.epochs}, so it can't go on to {epochs}; start a new run"
+                f"{self.options.epochs}, so it can't go on to {run.options.epochs}; start a new run"
             )
         run.losses = self._arrays["losses"].tolist()
         if run.step > run.total_steps:
@@ -202,7 +220,29 @@ class SavedRun:
                 f"expected --epochs of at least {least}"
             )
         _set_state(self._arrays, run.model, run.optimizer, self._info["param_groups"])
-        return run
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """The folder of one network, within that of several."""
+    return folder / f"seed-{seed}"
+
+
+def seeds_in(folder: Path) -> list[int]:
+    """The seeds of the networks that have a folder in this one, in order."""
+    found = [re.fullmatch("seed-(0|[1-9][0-9]*)", path.name) for path in folder.glob("seed-*/")]
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_runs(folder: Path) -> dict[Path, SavedRun]:
+    """The run of a folder, or each of the several that were saved in it, with its own folder.
+
+    Raises:
+        InputError: there is none, or a file is damaged.
+    """
+    seeds = [] if (folder / RUN).exists() else seeds_in(folder)
+    folders = [seed_folder(folder, seed) for seed in seeds] or [folder]
+    begun = [path for path in folders if (path / RUN).exists()] or folders[:1]
+    return {path: SavedRun.read(path) for path in begun}
 
 
 def save_state(path: Path, model: Module, optimizer: Optimizer) -> None:
@@ -252,6 +292,18 @@ def _set_state(arrays: Arrays, model: Module, optimizer: Optimizer, param_groups
             state.setdefault(int(i), {})[vector] = array
     model.load_state_dict(parameters)
     optimizer.load_state_dict({"param_groups": param_groups, "state": state})
+
+
+def _file(path: Path, name: str) -> Path:
+    """The path of a file, or of the file of this name in a folder."""
+    if not path.is_dir():
+        return path
+    if not (path / name).exists() and (seeds := seeds_in(path)):
+        raise InputError(
+            f"{path}: holds {len(seeds)} networks; expected one of them, such as "
+            f"{seed_folder(path, seeds[0])}"
+        )
+    return path / name
 
 
 def _absolute(data: Path | None) -> str | None:

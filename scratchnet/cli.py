@@ -1,36 +1,35 @@
-"""The commands: train, evaluate, predict, doctor."""
+"""The commands: train, evaluate, predict, doctor, study."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
-import os
-import platform
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import numpy as np
-import numpy.typing as npt
 from click.core import ParameterSource
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import scratchnet
-from scratchnet import backend, checkpoint, engines, files, functional, mnist
-from scratchnet.checkpoint import SavedModel, SavedRun
+from scratchnet import backend, checkpoint, engines, files, functional, mnist, results
+from scratchnet.checkpoint import SavedModel
 from scratchnet.errors import InputError
+from scratchnet.results import SUMMARY, Result
+from scratchnet.study.commands import study
 from scratchnet.training import RECIPES, Diverged, Options, Run, evaluate
 from scratchnet.training import predict as predict_logits
+from scratchnet.training import train as train_in_step
 
 DEFAULTS = Options()
-SUMMARY = "summary.json"
+Networks = dict[Path, Run]  # each with its folder
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -58,7 +57,8 @@ class OneLineErrors(click.Command):
             raise UnusableInput(f"{where}{error.strerror or error}") from error
         except MemoryError as error:
             raise UnusableInput(
-                f"not enough memory: {error}; try smaller --hidden, --batch-size or --epochs"
+                f"not enough memory: {error}; try smaller --hidden, --batch-size, --epochs "
+                "or --seeds"
             ) from error
 
 
@@ -84,6 +84,7 @@ device_option = click.option(
 @click.version_option(scratchnet.__version__, prog_name="scratchnet")
 def main() -> None:
     """A neural network from scratch: backprop by hand, equal to PyTorch's."""
+    warnings.showwarning = lambda message, *_: click.echo(f"{message}", err=True)
 
 
 @main.command()
@@ -102,6 +103,13 @@ def main() -> None:
 )
 @click.option("--hidden", type=int, default=DEFAULTS.hidden, help="Hidden units.")
 @click.option("--seed", type=int, default=DEFAULTS.seed, help="Of the weights and of the order.")
+@click.option(
+    "--seeds",
+    type=int,
+    default=1,
+    help="Train so many networks at once, with the seeds SEED, SEED + 1, ...; each gets a folder "
+    "in --out, which gets a table and a picture of them all.",
+)
 @click.option("--limit", type=int, help="Train on the first so many images only.")
 @data_option
 @device_option
@@ -110,10 +118,14 @@ def main() -> None:
     type=click.Choice([engines.AUTO, *engines.NAMES]),
     default="layers",
     help="What makes the updates: layers, the readable one; numpy_inplace, the same without new "
-    "arrays; native, in C; auto, the fastest that works here. Equal up to rounding.",
+    "arrays; native, in C; on a GPU cuda_fused, in three kernels, cuda_graph, many of them in one "
+    "launch, or cuda_epoch, all of an epoch in one kernel. Equal up to rounding. auto is the "
+    "fastest that works here, but layers on a GPU, where the others have not been run yet.",
 )
 @_folder_option("--out", "Folder for the results.  [default: the next free of runs/1, runs/2, ...]")
-@_folder_option("--resume", "Go on with the run in this folder, whose own options hold.")
+@_folder_option(
+    "--resume", "Go on with the run in this folder, or the networks; its own options hold."
+)
 @click.option(
     "--save-every", type=click.IntRange(min=1), default=500, help="Steps between two checkpoints."
 )
@@ -127,44 +139,48 @@ def train(
     out: Path | None,
     resume: Path | None,
     save_every: int,
+    seeds: int,
     **options: Any,
 ) -> None:
-    """Train Mnist_NN, and leave model, losses and pictures in a folder."""
+    """Train Mnist_NN, and leave model, losses and pictures in a folder.
+
+    With --seeds several networks are trained at once. One that diverges is left out from there on:
+    the others are trained to the end, and the exit status is 1.
+    """
     start = time.perf_counter()
     if resume is None:
-        run, splits, out = _new_run(Options(**options), data, device, engine, out)
+        networks, splits, out = _new(Options(**options), seeds, data, device, engine, out)
     else:
-        run, splits, data, out = _resumed_run(ctx, resume, data, device)
-    click.echo(f"{_describe(run)} -> {out}")
-    if _is_complete(run, out):
+        networks, splits, data, out = _resumed(ctx, resume, data, device)
+    click.echo(f"{_describe(networks)} -> {out}")
+    if results.is_complete(out, networks.values()):
         click.echo(f"this run is complete: see {out / SUMMARY}")
         return
     try:
-        with files.lock(out):
-            accuracies = _train_and_finish(run, splits, out, data, save_every)
+        with contextlib.ExitStack() as locks:
+            for folder in dict.fromkeys((out, *networks)):
+                locks.enter_context(files.lock(folder))
+            _train_and_finish(networks, splits, out, data, save_every)
     except KeyboardInterrupt:
         click.echo(f"interrupted; {_go_on(out)}", err=True)
         sys.exit(128 + signal.SIGINT)
-    click.echo(accuracies)
     click.echo(f"the whole command took {time.perf_counter() - start:.1f} s")
-
-
-def _is_complete(run: Run, out: Path) -> bool:
-    """Whether all is done. The summary is written last, and a longer run has more steps."""
-    try:
-        summary = json.loads((out / SUMMARY).read_text())
-    except (FileNotFoundError, ValueError):
-        return False
-    return bool(run.total_steps == run.step == summary["steps"])
+    if lost := [run.diverged for run in networks.values() if run.diverged]:
+        raise Diverged(
+            f"{len(lost)} of {len(networks)} networks diverged, see {out / 'seeds.csv'}; "
+            f"the first: {lost[0]}"
+        )
 
 
 def _go_on(out: Path) -> str:
     return f"go on with: scratchnet train --resume={shlex.quote(str(out))}"
 
 
-def _new_run(
-    options: Options, data: Path | None, device: str, engine: str, out: Path | None
-) -> tuple[Run, mnist.Mnist, Path]:
+def _new(
+    options: Options, seeds: int, data: Path | None, device: str, engine: str, out: Path | None
+) -> tuple[Networks, mnist.Mnist, Path]:
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds}; expected at least 1")
     device = _resolve(device)
     splits = mnist.load(data)
     if engine == engines.AUTO:
@@ -172,25 +188,46 @@ def _new_run(
         if reason and device == "cpu":
             click.echo(f"{reason}; until then it is numpy_inplace", err=True)
     run = Run(options, splits.train, device, engine=engine)
-    engines.make(engine, run)  # which says now, and not in the midst of things, if it can't
-    return run, splits, _make_folder(out)
+    runs = [run, *(run.with_seed(options.seed + more) for more in range(1, seeds))]
+    engines.make_together(runs)  # which says now, and not in the midst of things, if it can't
+    if seeds == 1:
+        out = _make_folder(out)
+        return {out: run}, splits, out
+    out = _make_folder(out, [run.options.seed for run in runs])
+    networks = {checkpoint.seed_folder(out, run.options.seed): run for run in runs}
+    for folder in networks:
+        folder.mkdir(exist_ok=True)
+    return networks, splits, out
 
 
-def _resumed_run(
-    ctx: click.Context, folder: Path, data: Path | None, device: str
-) -> tuple[Run, mnist.Mnist, Path | None, Path]:
+def _resumed(
+    ctx: click.Context, out: Path, data: Path | None, device: str
+) -> tuple[Networks, mnist.Mnist, Path | None, Path]:
     given = {name for name in ctx.params if _was_given(ctx, name)}
     fixed = given - {"resume", "epochs", "data", "device", "engine", "save_every"}
     if fixed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(fixed))
         raise InputError(f"{names}: can't be changed in a resumed run; leave it out")
-    saved = SavedRun.read(folder)
-    data = data or saved.data
-    device = _resolve(device if "device" in given else saved.device)
+    saved = checkpoint.read_runs(out)
+    first = next(iter(saved.values()))
+    data = data or first.data
+    device = _resolve(device if "device" in given else first.device)
     splits = mnist.load(data)
-    epochs, engine = (ctx.params[name] if name in given else None for name in ("epochs", "engine"))
-    run = saved.resume(splits.train, device=device, engine=engine, epochs=epochs)
-    return run, splits, data, folder
+    if "epochs" in given:
+        epochs = ctx.params["epochs"]
+    else:  # one may have more than the others: it was killed as soon as it had begun a longer run
+        epochs = max(each.options.epochs for each in saved.values())
+    engine = ctx.params["engine"] if "engine" in given else None
+    run = first.resume(splits.train, device=device, engine=engine, epochs=epochs)
+    if out in saved:
+        return {out: run}, splits, data, out
+    networks = {}
+    for seed in checkpoint.seeds_in(out):
+        folder = checkpoint.seed_folder(out, seed)
+        networks[folder] = run.with_seed(seed)
+        if folder in saved:  # else it was killed before it had saved them all
+            saved[folder].restore(networks[folder])
+    return networks, splits, data, out
 
 
 def _was_given(ctx: click.Context, name: str) -> bool:
@@ -205,8 +242,8 @@ def _resolve(device: str) -> str:
     return backend.resolve(device)
 
 
-def _make_folder(out: Path | None) -> Path:
-    """The folder for a new run: never one that holds another."""
+def _make_folder(out: Path | None, seeds: Collection[int] = ()) -> Path:
+    """The folder for a new run, or for those of several seeds: never one that holds another."""
     if out is None:
         number = 1
         while True:
@@ -215,7 +252,10 @@ def _make_folder(out: Path | None) -> Path:
                 out.mkdir(parents=True)
                 return out
             number += 1
-    if (out / checkpoint.RUN).exists():
+    found = checkpoint.seeds_in(out)
+    inside = [out, *(checkpoint.seed_folder(out, seed) for seed in found)]
+    # A folder of these seeds that is empty is from a start that failed.
+    if any((folder / checkpoint.RUN).exists() for folder in inside) or set(found) - set(seeds):
         raise InputError(
             f"{out}: holds a run already; expected a new folder: give another --out, or "
             f"{_go_on(out)}"
@@ -224,53 +264,61 @@ def _make_folder(out: Path | None) -> Path:
     return out
 
 
-def _describe(run: Run) -> str:
+def _describe(networks: Networks) -> str:
+    run, *others = networks.values()
     options, lin1, lin2 = run.options, run.model.lin1.weight, run.model.lin2.weight
+    seeds = f"{len(networks)} seeds from {options.seed} on, " if others else ""
     return (
-        f"Mnist_NN {lin1.shape[1]}-{lin1.shape[0]}-{lin2.shape[0]}, recipe {options.recipe}, "
-        f"{len(run.labels)} images, {run.total_steps - run.step} steps of {options.batch_size}, "
-        f"on {run.device}, engine {run.engine}"
+        f"Mnist_NN {lin1.shape[1]}-{lin1.shape[0]}-{lin2.shape[0]}, {seeds}recipe "
+        f"{options.recipe}, {len(run.labels)} images, {run.total_steps - _step(networks)} steps of "
+        f"{options.batch_size}, on {run.device}, engine {run.engine}"
     )
 
 
+def _step(networks: Networks) -> int:
+    """How many updates every network has made, apart from those that diverged."""
+    return min((run.step for run in networks.values() if not run.diverged), default=0)
+
+
 def _train(
-    run: Run, validation: mnist.Split, out: Path, data: Path | None, save_every: int
+    networks: Networks, validation: mnist.Split, out: Path, data: Path | None, save_every: int
 ) -> float:
     """Make the updates that are left, saving now and then. Returns the seconds it took."""
-    saved = 0
+    runs, saved = [*networks.values()], dict.fromkeys(networks, -1)
 
     def save() -> None:
-        nonlocal saved
-        run.check()
-        checkpoint.save_run(out / checkpoint.RUN, run, data)
-        checkpoint.save_model(out / checkpoint.MODEL, run.model, run.normalization, data)
-        saved = run.step
+        for folder, run in networks.items():
+            if run.diverged or run.step == saved[folder]:
+                continue
+            with contextlib.suppress(Diverged):  # the run remembers it, and is trained no more
+                run.check()
+                checkpoint.save_run(folder / checkpoint.RUN, run, data)
+                checkpoint.save_model(folder / checkpoint.MODEL, run.model, run.normalization, data)
+                saved[folder] = run.step
 
     save()
     start = time.perf_counter()
     # Products this small are fastest on one thread, which other programs also slow down less.
-    threads = 1 if run.options.batch_size < 512 else None
+    threads = 1 if runs[0].options.batch_size < 512 else None
     with (
         threadpool_limits(threads, user_api="blas"),
         _interrupts() as interrupted,
-        _Progress(run, validation) as progress,
+        _Progress(networks, validation) as progress,
     ):
-        try:
-            for updates in run.train(every=save_every):
-                progress.update(updates)
-                if interrupted:
-                    save()
-                    click.echo(
-                        f"interrupted after step {run.step} of {run.total_steps}; {_go_on(out)}",
-                        err=True,
-                    )
-                    sys.exit(128 + interrupted[0])  # as a shell has it
-                if run.step % save_every == 0:
-                    save()
-            if saved != run.step:
+        for _ in train_in_step(runs, every=save_every):
+            progress.update()
+            step = _step(networks)
+            if interrupted or step % save_every == 0:
                 save()
-        except Diverged as error:
-            raise Diverged(f"{error}; the checkpoint of step {saved} stays in {out}") from None
+            if interrupted:
+                click.echo(
+                    f"interrupted after step {step} of {runs[0].total_steps}; {_go_on(out)}",
+                    err=True,
+                )
+                sys.exit(128 + interrupted[0])  # as a shell has it
+        save()
+    if out in networks and runs[0].diverged:
+        raise Diverged(f"{runs[0].diverged}; the checkpoint of step {saved[out]} stays in {out}")
     return time.perf_counter() - start
 
 
@@ -302,89 +350,77 @@ def _interrupts() -> Iterator[list[int]]:
 class _Progress(contextlib.AbstractContextManager["_Progress"]):
     """The bar: loss (mean of the last 50 steps), validation accuracy, steps a second, time left.
 
-    It is silent where stderr is no terminal.
+    Of several networks it is the median loss alone: to evaluate them all would take too long. The
+    bar is silent where stderr is no terminal.
     """
 
-    def __init__(self, run: Run, validation: mnist.Split) -> None:
-        self.run = run
+    def __init__(self, networks: Networks, validation: mnist.Split) -> None:
+        self.networks, (run, *_) = networks, networks.values()
         # Enough for two digits, few enough not to slow the training down.
         self.sample = mnist.Split(validation.images[:2000], validation.labels[:2000])
-        silent = sys.stderr is None or not sys.stderr.isatty()
-        self.bar = tqdm(total=run.total_steps, initial=run.step, unit="step", disable=silent)
+        self.bar = tqdm(
+            total=run.total_steps, initial=_step(networks), unit="step", disable=_no_terminal()
+        )
         self.shown = 0.0
 
-    def update(self, updates: int) -> None:
-        self.bar.update(updates)
+    def update(self) -> None:
+        self.bar.update(_step(self.networks) - self.bar.n)
         now = time.perf_counter()
         if not self.bar.disable and now - self.shown > 0.2:
-            loss = np.mean(self.run.losses[-50:])
-            accuracy = evaluate(self.run.model, self.sample, self.run.normalization).accuracy
-            self.bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
+            self.bar.set_postfix_str(self._how_it_goes(), refresh=False)
             self.shown = now
+
+    def _how_it_goes(self) -> str:
+        runs = [run for run in self.networks.values() if not run.diverged]
+        losses = [np.mean(run.losses[-50:]) for run in runs if run.losses]
+        if len(self.networks) > 1:
+            lost = len(self.networks) - len(runs)
+            return f"median loss {np.median(losses):.3f}" + (f", {lost} diverged" if lost else "")
+        accuracy = evaluate(runs[0].model, self.sample, runs[0].normalization).accuracy
+        return f"loss {losses[0]:.3f}, accuracy {accuracy:.1%}"
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
 
+def _no_terminal() -> bool:
+    return sys.stderr is None or not sys.stderr.isatty()
+
+
 def _train_and_finish(
-    run: Run, splits: mnist.Mnist, out: Path, data: Path | None, save_every: int
-) -> str:
-    """Train, and write what is for reading: losses, pictures and summary. Returns how it went."""
-    resumed_at = run.step
-    seconds = _train(run, splits.validation, out, data, save_every)
-    validation = evaluate(run.model, splits.validation, run.normalization)
-    test = evaluate(run.model, splits.test, run.normalization)
-    files.write(out / "losses.csv", _losses_csv(run).encode())
-    _draw(run, splits.test, test.logits, out)
-    summary = {
-        **dataclasses.asdict(run.options),
-        "lr": run.lr,
+    networks: Networks, splits: mnist.Mnist, out: Path, data: Path | None, save_every: int
+) -> None:
+    """Train, tell how it went, and write what is for reading: losses, pictures and summaries."""
+    runs, begun = [*networks.values()], {folder: run.step for folder, run in networks.items()}
+    seconds = _train(networks, splits.validation, out, data, save_every)
+    session = {
         "data": None if data is None else str(data),
-        "device": run.device,
-        "engine": run.engine,
-        "normalization": dataclasses.asdict(run.normalization),
-        "steps": run.step,
-        "resumed_at_step": resumed_at,
+        "networks": len(runs),
         "seconds": round(seconds, 4),
-        "validation_loss": validation.loss,
-        "validation_accuracy": validation.accuracy,
-        "test_loss": test.loss,
-        "test_accuracy": test.accuracy,
-        "versions": _versions(run.device),
     }
-    files.write(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
-    return (
-        f"validation accuracy {validation.accuracy:.2%}, test accuracy {test.accuracy:.2%}; "
-        f"{run.step - resumed_at} steps in {seconds:.2f} s"
-    )
+    found = [results.evaluate(run, splits) for run in runs]
+    least = min(begun.values())
+    each = "" if out in networks else " each"
+    steps = runs[0].total_steps - least
+    click.echo(f"{_accuracies(found)}; {steps} steps{each} in {seconds:.2f} s")
+    # Four pictures of a network take as long as its training, so several get one of them all.
+    pictured = splits.test if out in networks else None
+    for (folder, run), result in zip(networks.items(), found, strict=True):
+        told = session | {"resumed_at_step": begun[folder]}
+        results.write(folder, run, result, pictured, told)
+    if out not in networks:
+        results.write_seeds(out, runs, found, session | {"resumed_at_step": least})
 
 
-def _versions(device: str) -> dict[str, str]:
-    versions = {
-        "scratchnet": scratchnet.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    return versions | ({"cupy": backend.cupy().__version__} if device == "cuda" else {})
-
-
-def _draw(run: Run, test: mnist.Split, logits: npt.NDArray[np.floating], out: Path) -> None:
-    # A notebook names a backend in the environment, which matplotlib may not find from here.
-    os.environ["MPLBACKEND"] = "agg"
-    from scratchnet import plots  # brings matplotlib, which takes half a second
-
-    plots.losses(out / "losses.png", run.losses, run.lrs, run.steps_per_epoch)
-    plots.weights(out / "weights.png", backend.to_numpy(run.model.lin1.weight.data))
-    plots.confusion(out / "confusion.png", test.labels, logits.argmax(axis=1))
-    probabilities = functional.softmax_forward(logits)
-    plots.mistakes(out / "mistakes.png", test.images, test.labels, probabilities)
-
-
-def _losses_csv(run: Run) -> str:
-    lines = ["step,epoch,learning_rate,loss"]
-    for step, (lr, loss) in enumerate(zip(run.lrs.tolist(), run.losses, strict=True)):
-        lines.append(f"{step + 1},{step // run.steps_per_epoch + 1},{lr!r},{loss!r}")
-    return "\n".join(lines) + "\n"
+def _accuracies(found: list[Result | None]) -> str:
+    """In words; of several networks the median and the range of those that did not diverge."""
+    told = []
+    for name, accuracy in results.spread(found).items():
+        if name.endswith("accuracy"):
+            text = f"{name.replace('_', ' ')} {accuracy['median']:.2%}"
+            span = f"({accuracy['lowest']:.2%} to {accuracy['highest']:.2%})"
+            told.append(text if len(found) == 1 else f"median {text} {span}")
+    return ", ".join(told) or "every network diverged"
 
 
 @main.command("evaluate")
@@ -456,3 +492,6 @@ def doctor() -> None:
 
     for name, finding in report():
         click.echo(f"{name:<13} {finding}")
+
+
+main.add_command(study)

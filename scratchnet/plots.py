@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -16,20 +17,21 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from scratchnet import files
 from scratchnet.backend import Array
 
 WIDTH = 10.0  # inches
 DPI = 100
-INK, FAINT, ACCENT = "#222222", "#b8c4d0", "#1f5fa8"
+INK, FAINT, ACCENT, ALARM = "#222222", "#b8c4d0", "#1f5fa8", "#c2571a"
 TITLE, TEXT = 15, 12  # points
 MOST_UNITS = 100
 UNITS_A_ROW = 10
 TILE = 30  # pixels: an image and its margin
 MISTAKES = 25
 MISTAKES_A_ROW = 5
+MOST_NAMED = 32  # networks
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,6 +69,41 @@ def losses(
         for border in range(steps_per_epoch, len(loss), steps_per_epoch):
             axes.axvline(border + 0.5, color=INK, linewidth=0.8, linestyle=":")
     figure.align_ylabels()
+    _save(figure, path)
+
+
+def seeds(
+    path: Path,
+    seeds: Sequence[int],
+    losses: Sequence[Sequence[float]],
+    accuracies: Sequence[float],
+    steps_per_epoch: int,
+) -> None:
+    """Draw the loss curves of several networks with their median, and beside them the accuracies.
+
+    Of up to 32 networks each accuracy is written out, of more the lowest and the highest.
+
+    Args:
+        path: the PNG file to write.
+        seeds: (K,), at least one.
+        losses: K times (steps,), finite; of a network that diverged, those before it did.
+        accuracies: (K,) on the validation images; nan for a network that diverged.
+        steps_per_epoch: for the axis.
+
+    Raises:
+        InputError: the file can't be written.
+    """
+    named = len(seeds) <= MOST_NAMED
+    figure = _figure(height=max(5.0, 1.4 + 0.25 * len(seeds)) if named else 7.0)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    _draw_curves(left, losses, np.isnan(accuracies))
+    left.set_title(f"Training loss of {len(seeds)} networks", fontsize=TITLE, loc="left")
+    left.set_xlabel(f"step ({steps_per_epoch:,} an epoch)", fontsize=TEXT)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _draw_accuracies(right, seeds, np.array(accuracies), named)
+    for axes in (left, right):
+        _clean(axes)
+    right.tick_params(axis="y", length=0)
     _save(figure, path)
 
 
@@ -181,10 +218,8 @@ def _clean(axes: Axes) -> None:
 
 
 def _draw_losses(axes: Axes, loss: Floats) -> None:
-    step = np.arange(1, len(loss) + 1)
-    window = max(1, len(loss) // 25)
-    mean = np.convolve(loss, np.full(window, 1 / window), mode="valid")
-    middle = step[: len(mean)] + (window - 1) / 2
+    step, window = np.arange(1, len(loss) + 1), _window(len(loss))
+    middle, mean = _running_mean(loss, window)
     label = f"running mean (window {window:,})"
     marker = _marker(loss)
     axes.plot(step, loss, marker=marker, color=FAINT, linewidth=0.8, label="each step")
@@ -192,6 +227,85 @@ def _draw_losses(axes: Axes, loss: Floats) -> None:
     axes.set_ylabel("loss", fontsize=TEXT)
     axes.grid(axis="y", color="#eeeeee")
     axes.legend(frameon=False, fontsize=TEXT, loc="upper right")
+
+
+def _window(steps: int) -> int:
+    return max(1, steps // 25)
+
+
+def _running_mean(loss: Floats, window: int) -> tuple[Floats, Floats]:
+    """The middle of each window of so many steps, which count from 1, and the mean loss in it."""
+    mean = np.convolve(loss, np.full(window, 1 / window), mode="valid")
+    middle = np.arange(1, len(mean) + 1) + (window - 1) / 2
+    return middle.astype(np.float64), mean
+
+
+def _draw_curves(
+    axes: Axes, losses: Sequence[Sequence[float]], diverged: npt.NDArray[np.bool_]
+) -> None:
+    """The running mean of each network's loss, on the scale of those that did not diverge."""
+    window = _window(max(map(len, losses)))
+    kept = []
+    for loss, lost in zip(losses, diverged, strict=True):
+        if not loss:
+            continue
+        middle, mean = _running_mean(np.array(loss), min(window, len(loss)))
+        if lost:
+            axes.plot(middle, mean, color=ALARM, marker="x", markevery=[-1], label="diverged")
+        else:
+            label = f"each, running mean (window {window:,})"
+            axes.plot(middle, mean, color=FAINT, marker=_marker(mean), linewidth=1, label=label)
+            kept.append((middle, mean))
+    high, end = axes.get_ylim()[1], 0.0
+    if kept:
+        (middle, _), means = kept[0], [mean for _, mean in kept]
+        median = np.median(means, axis=0)
+        axes.plot(middle, median, color=ACCENT, marker=_marker(median), linewidth=3, label="median")
+        high, end = 1.05 * np.max(means), median[-1]
+    axes.set_ylim(0, high)
+    axes.set_ylabel("loss", fontsize=TEXT)
+    axes.grid(axis="y", color="#eeeeee")
+    kinds = {str(line.get_label()): line for line in axes.lines}
+    corner: Literal["upper right", "lower left"] = "upper right" if end < high / 2 else "lower left"
+    axes.legend(kinds.values(), kinds, frameon=False, fontsize=TEXT, loc=corner)
+
+
+def _draw_accuracies(axes: Axes, seeds: Sequence[int], accuracies: Floats, named: bool) -> None:
+    """A network a row: the best at the top, those that diverged at the bottom."""
+    order = np.argsort(np.nan_to_num(accuracies, nan=-1.0), kind="stable")
+    accuracy, names = accuracies[order], [f"seed {seeds[i]}" for i in order]
+    rows, lost = np.arange(len(order)), int(np.isnan(accuracy).sum())
+    axes.set_title("Validation accuracy", fontsize=TITLE, loc="left")
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.set_yticks(rows if named else [], names if named else [])
+    axes.xaxis.set_major_locator(MaxNLocator(3) if lost < len(rows) else NullLocator())
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=2))
+    about = []
+    if lost < len(rows):
+        axes.plot(accuracy, rows, "o", color=ACCENT)
+        for row in rows[lost:] if named else {lost, len(rows) - 1}:
+            _write_beside(axes, accuracy[row], row, "" if named else f" ({names[row]})")
+        median, room = np.nanmedian(accuracy), max(accuracy[-1] - accuracy[lost], 1e-3)
+        axes.axvline(median, color=ACCENT, linewidth=1, linestyle="--", zorder=0)
+        axes.set_xlim(accuracy[lost] - 0.2 * room, accuracy[-1] + 0.6 * room)
+        about.append(f"median {median:.2%} (dashed)")
+    if lost:
+        across = axes.get_yaxis_transform()  # the width of the axes is 1
+        axes.plot([0.04] * lost, rows[:lost], "x", color=ALARM, transform=across)
+        about.append(f"{lost} diverged")
+    axes.set_xlabel(", ".join(about), fontsize=TEXT)
+
+
+def _write_beside(axes: Axes, accuracy: float, row: int, name: str) -> None:
+    axes.annotate(
+        f"{accuracy:.2%}{name}",
+        (accuracy, row),
+        (8, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=TEXT,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+    )
 
 
 def _marker(values: Floats) -> str:

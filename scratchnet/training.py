@@ -6,12 +6,13 @@ update and taken up again, or be repeated by another library with the same work.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -160,6 +161,7 @@ class Run:
         lr: the learning rate; of a schedule, the peak.
         lrs: (total_steps,) the learning rate of each update.
         losses: the loss of each update so far; its length is the position of the run.
+        diverged: how it diverged, after which the run is of no more use; None if it hasn't.
     """
 
     options: Options
@@ -172,12 +174,19 @@ class Run:
     def __post_init__(self) -> None:
         self.device = backend.resolve(self.device)
         self.engine = engines.resolve(self.engine, self.device)
-        options, images, labels = self.options, *self.split
-        images, labels = images[: options.limit], labels[: options.limit]
-        self.recipe = RECIPES[options.recipe]
+        images, labels = self.split
+        images, labels = images[: self.options.limit], labels[: self.options.limit]
+        self.recipe = RECIPES[self.options.recipe]
         self.normalization = Normalization.of(images) if self.recipe.normalize else Normalization()
         self.images = backend.asarray(images, self.device)
         self.labels = backend.asarray(labels, self.device)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make all that hangs on the seed, or is changed by training."""
+        options = self.options
+        self.diverged: str | None = None
+        self.order = functools.lru_cache(maxsize=1)(_order)  # so that each run keeps its own
         self.model = Mnist_NN(
             hidden=options.hidden,
             device=self.device,
@@ -188,12 +197,20 @@ class Run:
         self.loss_func = CrossEntropyLoss()
         self.lr = self.recipe.lr if options.lr is None else options.lr
         self.optimizer = self.recipe.optimizer(self.model.parameters(), self.lr)
-        self.steps_per_epoch = math.ceil(len(labels) / options.batch_size)
+        self.steps_per_epoch = math.ceil(len(self.labels) / options.batch_size)
         self.total_steps = options.epochs * self.steps_per_epoch
         self.lrs = np.full(self.total_steps, self.lr)
         if self.recipe.one_cycle:
             schedule = OneCycleLR(self.optimizer, self.lr, self.total_steps, cycle_momentum=False)
             self.lrs[:] = [schedule.at(step)[0] for step in range(self.total_steps)]
+
+    def with_seed(self, seed: int) -> Run:
+        """A new run that differs in the seed alone, and has the same images without a copy."""
+        other = copy.copy(self)
+        other.options, other.losses = replace(self.options, seed=seed), []
+        other.data_crc32 = self.data_crc32
+        other._begin()
+        return other
 
     @functools.cached_property
     def data_crc32(self) -> int:
@@ -220,7 +237,7 @@ class Run:
         """The samples (N,) of an update, or of several of one epoch, by their numbers."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.options.batch_size
-        order = _order(self.options.seed, epoch, len(self.labels))
+        order = self.order(self.options.seed, epoch, len(self.labels))
         return order[start : start + updates * self.options.batch_size]
 
     @backend.ieee
@@ -250,34 +267,76 @@ class Run:
             Diverged: a loss is nan or infinite. The run is then of no more use.
             InputError: the engine is unknown, or does not fit this run.
         """
-        made = engines.make(self.engine, self)
-        stretch, every = 1, every or self.total_steps
-        while self.step < self.total_steps:
-            begin, first = time.perf_counter(), self.step
-            last = min(first + stretch, (first // every + 1) * every, self.total_steps)
-            for loss in made.advance(first, last):
-                if not math.isfinite(loss):
-                    raise Diverged(self._diverged(f"the loss is {loss}"))
-                self.losses.append(loss)
-            if time.perf_counter() - begin < 0.05:
-                stretch *= 2
-            yield last - first
+        yield from train([self], every)
+        if self.diverged:
+            raise Diverged(self.diverged)
+
+    def record(self, losses: list[float]) -> None:
+        """Take the losses of the next updates, up to one that is nan or infinite."""
+        for loss in losses:
+            if not math.isfinite(loss):
+                self.diverged = self._divergence(f"the loss is {loss}")
+                return
+            self.losses.append(loss)
 
     def check(self) -> None:
         """Raise Diverged if a parameter is nan or infinite, which the next loss would show."""
         for name, values in self.model.state_dict().items():
             if not np.isfinite(backend.to_numpy(values)).all():
-                raise Diverged(self._diverged(f"{name} is not finite"))
+                self.diverged = self._divergence(f"{name} is not finite")
+                raise Diverged(self.diverged)
 
-    def _diverged(self, what: str) -> str:
+    def _divergence(self, what: str) -> str:
         lr = self.lrs[min(self.step, self.total_steps - 1)]
         return (
-            f"{what} at step {self.step} of {self.total_steps}, learning rate {lr:.3g}; expected a "
-            f"finite number: try a smaller --lr, such as {self.lr / 10:.1g}"
+            f"seed {self.options.seed}: {what} at step {self.step} of {self.total_steps}, learning "
+            f"rate {lr:.3g}; expected a finite number: try a smaller --lr, such as "
+            f"{self.lr / 10:.1g}"
         )
 
 
-@functools.lru_cache(maxsize=1)
+def train(runs: Sequence[Run], every: int | None = None) -> Iterator[int]:
+    """Make the updates that are left of several runs, a stretch for each turn of the caller's loop.
+
+    The runs keep in step; any that are behind come level first. A run that diverges is left out
+    from there on, while the others go on: its `diverged` tells.
+
+    Args:
+        runs: with the same number of steps, engine and device.
+        every: end a stretch at each multiple of so many updates; None for where it suits.
+
+    Yields:
+        How many updates were made of each run, or of each that is behind: as many as take about a
+        tenth of a second.
+
+    Raises:
+        ValueError: the runs differ in their number of steps, engine or device.
+        InputError: the engine is unknown, or does not fit these runs.
+    """
+    kinds = {(run.total_steps, run.engine, run.device) for run in runs}
+    if len(kinds) != 1:
+        raise ValueError(f"runs have (steps, engine, device) {sorted(kinds)}; expected one kind")
+    ((total, _, _),) = kinds
+    while going := [run for run in runs if run.step < total and not run.diverged]:
+        first, last = sorted({total, *(run.step for run in going)})[:2]
+        yield from _in_step([run for run in going if run.step == first], last, every or total)
+
+
+def _in_step(runs: list[Run], last: int, every: int) -> Iterator[int]:
+    """Make the updates before `last` of runs at the same step, until one of them diverges."""
+    made, stretch = engines.make_together(runs), 1
+    while (first := runs[0].step) < last and not any(run.diverged for run in runs):
+        begin = time.perf_counter()
+        stop = min(first + stretch, (first // every + 1) * every, last)
+        for run, losses in zip(runs, made.advance(first, stop), strict=True):
+            run.record(losses)
+        if all(run.diverged for run in runs):
+            return
+        if time.perf_counter() - begin < 0.05:
+            stretch *= 2
+        yield stop - first
+
+
 def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     """The order of so many samples in an epoch, counted from 0."""
     return np.random.default_rng([seed, epoch + 1]).permutation(count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,85 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path: Path) -> None:
     assert saved.data == tmp_path / "set"
     with pytest.raises(InputError, match="other training data"):
         saved.resume(some_images(1, 30), device="cpu")
+
+
+def save_seeds(folder: Path, seeds: list[int]) -> None:
+    for seed in seeds:
+        path = checkpoint.seed_folder(folder, seed)
+        path.mkdir()
+        checkpoint.save_run(path / checkpoint.RUN, new_run().with_seed(seed))
+
+
+def test_the_networks_of_a_folder_are_found_in_the_order_of_their_seeds(tmp_path: Path) -> None:
+    save_seeds(tmp_path, [10, 2, 0])
+    for name in ("seed-01", "seed-x", "seed-3b", "my-seed-4", "seed--1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "seed-5").touch()
+    assert checkpoint.seeds_in(tmp_path) == [0, 2, 10]
+    assert checkpoint.seeds_in(tmp_path / "seed-0") == []
+    assert checkpoint.seeds_in(tmp_path / "nowhere") == []
+    runs = checkpoint.read_runs(tmp_path)
+    assert [*runs] == [tmp_path / f"seed-{seed}" for seed in (0, 2, 10)]
+    assert [saved.options.seed for saved in runs.values()] == [0, 2, 10]
+
+
+def test_networks_that_were_not_saved_yet_are_left_out_and_of_none_there_is_no_run(
+    tmp_path: Path,
+) -> None:
+    for seed in (1, 2, 3):
+        checkpoint.seed_folder(tmp_path, seed).mkdir()
+    with pytest.raises(InputError, match=r"seed-1/checkpoint\.safetensors: there is no such file"):
+        checkpoint.read_runs(tmp_path)
+    (tmp_path / "seed-2").rmdir()
+    save_seeds(tmp_path, [2])
+    assert [*checkpoint.read_runs(tmp_path)] == [tmp_path / "seed-2"]
+
+
+def test_a_folder_with_a_run_of_its_own_is_of_this_run(tmp_path: Path) -> None:
+    save_seeds(tmp_path, [1])
+    checkpoint.save_run(tmp_path / checkpoint.RUN, new_run())
+    ((path, saved),) = checkpoint.read_runs(tmp_path).items()
+    assert path == tmp_path
+    assert saved.options.seed == 0
+
+
+@pytest.mark.parametrize("read", [checkpoint.load_model, SavedRun.read])
+def test_for_one_network_a_folder_of_several_is_refused(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    save_seeds(tmp_path, [3, 7])
+    with pytest.raises(InputError, match=r"holds 2 networks; expected one .*seed-3$"):
+        read(tmp_path)
+
+
+@settings(max_examples=10)
+@given(stop=st.integers(0, 8), longer=st.integers(0, 2))
+def test_a_run_restored_beside_another_is_the_unbroken_run(
+    folder: Path, stop: int, longer: int
+) -> None:
+    """Whose last epoch may be a later one."""
+    beside = go_on(new_run("adam", epochs=2 + longer), 5)
+    checkpoint.save_run(folder / "seed", go_on(new_run("adam").with_seed(3), stop))
+    run = beside.with_seed(3)
+    SavedRun.read(folder / "seed").restore(run)
+    assert run.images is beside.images
+    unbroken = go_on(new_run("adam", epochs=2 + longer).with_seed(3), 16)
+    assert contents(go_on(run, 16), folder / "a") == contents(unbroken, folder / "b")
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"recipe": "tutorial"}, {"lr": 0.5}, {"batch_size": 7}, {"limit": 9}]
+)
+def test_a_run_with_other_options_is_not_restored(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    run = new_run("adam")
+    checkpoint.save_run(tmp_path / checkpoint.RUN, go_on(new_run("adam"), 4))
+    other = Run(replace(run.options, **change), SPLIT, "cpu")  # type: ignore[arg-type]
+    before = contents(other, tmp_path / "before")
+    with pytest.raises(InputError, match="the run was started with Options"):
+        SavedRun.read(tmp_path).restore(other)
+    assert contents(other, tmp_path / "after") == before
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

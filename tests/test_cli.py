@@ -32,6 +32,7 @@ COMMAND = [sys.executable, "-m", "scratchnet"]
 SMALL = ["--limit", "4000", "--batch-size", "16", "--epochs", "8", "--device", "cpu"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 NO_GPU = backend.why_no_gpu() is not None
+CPU_ENGINES = [name for name in engines.NAMES if name not in engines.CUDA]
 
 
 def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
@@ -190,7 +191,7 @@ def step_of(folder: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("engine", engines.NAMES)
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, engine: str
 ) -> None:
@@ -268,12 +269,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert results(tmp_path / "run") == unbroken
 
 
-def test_a_terminal_shows_loss_accuracy_speed_and_time_left(tmp_path: Path) -> None:
+def on_a_terminal(*arguments: object, cwd: Path) -> str:
+    """All that a command writes to its error output, if that is a terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     process = subprocess.Popen(
-        [*COMMAND, "train", *SMALL, "--out", "run"],
-        cwd=tmp_path,
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=theirs,
@@ -290,7 +292,11 @@ def test_a_terminal_shows_loss_accuracy_speed_and_time_left(tmp_path: Path) -> N
         shown += part
     os.close(ours)
     assert process.wait() == 0
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_a_terminal_shows_loss_accuracy_speed_and_time_left(tmp_path: Path) -> None:
+    text = on_a_terminal("train", *SMALL, "--out", "run", cwd=tmp_path)
     assert "loss " in text
     assert "accuracy " in text
     assert "step/s" in text
@@ -317,6 +323,8 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path
         (["--lr", -1], "lr is -1.0"),
         (["--hidden", 0], "hidden is 0"),
         (["--limit", 0], "limit is 0"),
+        (["--seeds", 0], "seeds is 0; expected at least 1"),
+        (["--seeds", 2, "--epochs", 0], "epochs is 0"),
         (["--data", "nowhere"], "nowhere: is not a folder"),
         (["--resume", "nowhere"], "there is no such file"),
     ],
@@ -371,7 +379,7 @@ def test_a_bad_data_set_is_told_and_nothing_is_trained(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("option", ["--lr", "--hidden", "--seed", "--batch-size", "--limit"])
+@pytest.mark.parametrize("option", ["--lr", "--hidden", "--seed", "--seeds", "--limit"])
 def test_a_resumed_run_keeps_its_options(trained: Path, option: str) -> None:
     err = one_line_error("train", "--resume", trained, option, 1, cwd=trained)
     assert f"{option}: can't be changed in a resumed run" in err

@@ -6,17 +6,22 @@ Where there is no GPU, the kernels' own sources run on the CPU, a fiber a thread
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from reference.bounds import Dtype
 from scratchnet import engines, mnist
+from scratchnet.cli import main
 from scratchnet.engines import cuda, cuda_epoch, cuda_graph
 from scratchnet.errors import InputError
 from scratchnet.mnist import Split
@@ -309,3 +314,26 @@ def test_sanitizers_have_nothing_to_report(form: Form) -> None:
     done = emulator.sanitized(["-c", SANITIZED])
     assert done.returncode == 0, done.stderr[-3000:]
     assert "nothing to report" in done.stdout
+
+
+@pytest.mark.parametrize("form", [*map(param, EMULATED[2:3])])
+def test_the_command_trains_several_networks_in_one_launch(form: Form, tmp_path: Path) -> None:
+    """And says what it could not do so, in a line."""
+    runner, out = CliRunner(), str(tmp_path / "networks")
+    options = ["train", "--device", "cpu", "--limit", "200", "--engine", "cuda_epoch"]
+    with running(form), warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = runner.invoke(main, [*options, "--seeds", "2", "--out", out])
+        assert done.exit_code == 0, done.output
+        assert "engine cuda_epoch" in done.output
+        too_wide = [*options, "--hidden", "1000", "--limit", "20", "--out", f"{out}-wide"]
+        told = runner.invoke(main, too_wide).output
+    for seed in range(2):
+        model = load_file(tmp_path / "networks" / f"seed-{seed}" / "model.safetensors")
+        assert np.isfinite(model["lin1.weight"]).all()
+    assert (tmp_path / "networks" / "seeds.png").exists()
+    assert any(
+        line.startswith("engine cuda_epoch: the network does not fit into this GPU: ")
+        and line.endswith("; cuda_graph takes its place")
+        for line in told.splitlines()
+    )

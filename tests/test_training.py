@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import ModuleType
 
@@ -12,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference.twin import Twin
-from scratchnet import mnist, nn, optim
-from scratchnet.backend import Array
+from scratchnet import engines, mnist, nn, optim, training
+from scratchnet.backend import Array, to_numpy
 from scratchnet.errors import InputError
 from scratchnet.mnist import Mnist, Split
 from scratchnet.training import (
@@ -24,6 +26,7 @@ from scratchnet.training import (
     Run,
     evaluate,
     predict,
+    train,
 )
 from tests.strategies import seeds
 
@@ -293,3 +296,173 @@ def test_another_seed_is_another_run() -> None:
     base = Options(epochs=2, batch_size=8)
     assert losses(base) == losses(base)
     assert losses(base) != losses(replace(base, seed=1))
+
+
+# Several runs at once.
+
+SEVERAL = Options("adam", epochs=3, batch_size=8, hidden=5)
+
+
+def several(
+    seeds: Iterable[int], options: Options = SEVERAL, engine: str = "layers", count: int = 30
+) -> list[Run]:
+    first = Run(options, some_images(0, count), "cpu", engine=engine)
+    return [first.with_seed(seed) for seed in seeds]
+
+
+def state(run: Run) -> list[Array]:
+    """Parameters and moments."""
+    arrays = [run.model.parameters()[0].buffer.data, *run.optimizer.vectors.values()]
+    return [to_numpy(array) for array in arrays]
+
+
+def assert_same(run: Run, other: Run) -> None:
+    """Bit for bit."""
+    assert run.losses == other.losses
+    assert run.options == other.options
+    assert (run.optimizer.steps, run.optimizer.lr) == (other.optimizer.steps, other.optimizer.lr)
+    for ours, theirs in zip(state(run), state(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("engine", ["layers", "numpy_inplace"])
+@settings(max_examples=15)
+@given(recipe=recipes, first=seeds, every=st.sampled_from([None, 1, 5]))
+def test_each_of_several_runs_is_the_run_alone(
+    engine: str, recipe: str, first: int, every: int | None
+) -> None:
+    options = replace(SEVERAL, recipe=recipe)
+    runs = several(range(first, first + 3), options, engine)
+    assert sum(train(runs, every)) == 12
+    for run in runs:
+        alone = Run(run.options, some_images(0, 30), "cpu", engine=engine)
+        list(alone.train())
+        assert_same(run, alone)
+
+
+def test_a_run_with_another_seed_begins_anew_on_the_same_images(xp: ModuleType) -> None:
+    """Whatever the first run has done by then."""
+    split = some_images(0, 30)
+    first = Run(SEVERAL, split, device(xp))
+    list(first.train())
+    first.diverged = "later"
+    other = first.with_seed(7)
+    assert_same(other, Run(replace(SEVERAL, seed=7), split, device(xp)))
+    assert other.images is first.images
+    assert other.labels is first.labels
+    assert (other.step, other.diverged, first.options.seed, first.step) == (0, None, 0, 12)
+    assert other.data_crc32 == Run(SEVERAL, split, device(xp)).data_crc32
+
+
+def test_the_images_of_many_runs_on_the_cpu_are_those_of_the_split() -> None:
+    split = some_images(0, 30)
+    for run in map(Run(replace(SEVERAL, limit=20), split, "cpu").with_seed, range(3)):
+        assert np.shares_memory(run.images, split.images)
+        assert len(run.images) == 20
+
+
+@pytest.mark.parametrize("steps", [(0, 4, 4, 9), (9, 0), (12, 3, 12), (5, 5)])
+def test_runs_that_are_behind_come_level_first(
+    steps: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are when the process was killed between the saving of one and of the next."""
+    runs = several(range(len(steps)))
+    for run, step in zip(runs, steps, strict=True):
+        run.losses += engines.make("layers", run).advance(0, step)
+    groups: list[list[int]] = []
+    make_together = engines.make_together
+
+    def spy(together: Sequence[Run]) -> engines.Together:
+        groups.append([run.options.seed for run in together])
+        return make_together(together)
+
+    monkeypatch.setattr(engines, "make_together", spy)
+    assert sum(train(runs)) == 12 - min(steps)
+    levels = sorted({*steps} - {12})
+    assert groups == [[i for i, step in enumerate(steps) if step <= level] for level in levels]
+    for run, alone in zip(runs, several(range(len(steps))), strict=True):
+        list(alone.train())
+        assert_same(run, alone)
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 10])
+@pytest.mark.parametrize("engine", ["layers", "numpy_inplace"])
+def test_the_others_go_on_when_one_diverges(engine: str, at: int) -> None:
+    runs = several(range(3), engine=engine)
+    runs[1].lrs[at:] = 1e38  # one step from it, and the next loss is not finite
+    list(train(runs))
+    assert runs[1].diverged is not None
+    assert f"seed 1: the loss is nan at step {at + 1} of 12" in runs[1].diverged
+    assert runs[1].step == at + 1
+    for run in (runs[0], runs[2]):
+        alone = Run(run.options, some_images(0, 30), "cpu", engine=engine)
+        list(alone.train())
+        assert_same(run, alone)
+        assert run.diverged is None
+
+
+def test_a_run_whose_parameters_are_not_finite_is_left_out() -> None:
+    runs = several(range(2))
+    for _ in train(runs, every=4):
+        if runs[0].step == 4:
+            runs[0].model.lin2.bias.data[3] = np.inf  # type: ignore[union-attr]
+            with pytest.raises(Diverged, match=r"seed 0: lin2\.bias is not finite at step 4"):
+                runs[0].check()
+    assert [run.step for run in runs] == [4, 12]
+    assert runs[0].diverged is not None
+
+
+def test_where_every_run_diverges_training_ends_without_another_turn() -> None:
+    """A turn would be the occasion to save them. Run.train tells of it as an error."""
+    runs = several(range(2), replace(SEVERAL, lr=1e38))
+    assert list(train(runs)) == [1]
+    assert [run.step for run in runs] == [1, 1]
+    with pytest.raises(Diverged, match="seed 1: the loss is nan at step 1"):
+        list(runs[1].train())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Run(replace(SEVERAL, epochs=4), some_images(0, 30), "cpu"),
+        Run(SEVERAL, some_images(0, 30), "cpu", engine="numpy_inplace"),
+        None,
+    ],
+)
+def test_runs_of_different_kinds_are_not_trained_together(other: Run | None) -> None:
+    run = Run(SEVERAL, some_images(0, 30), "cpu")
+    with pytest.raises(ValueError, match="expected one kind"):
+        list(train([run, other] if other else []))
+    assert run.step == 0
+
+
+def test_an_engine_that_trains_many_at_once_is_given_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Fleet:
+        def __init__(self, runs: Sequence[Run]) -> None:
+            self.seeds = [run.options.seed for run in runs]
+
+        def advance(self, first: int, last: int) -> list[list[float]]:
+            return [[float(seed)] * (last - first) for seed in self.seeds]
+
+    monkeypatch.setattr("scratchnet.engines.layers.Fleet", Fleet, raising=False)
+    runs = several([5, 3])
+    list(train(runs))
+    assert [run.losses for run in runs] == [[5.0] * 12, [3.0] * 12]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_order_of_an_epoch_is_drawn_once_for_each_run(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: Counter[tuple[int, ...]] = Counter()
+    draw = training._order
+
+    def spy(seed: int, epoch: int, samples: int) -> Array:
+        drawn[seed, epoch] += 1
+        return draw(seed, epoch, samples)
+
+    monkeypatch.setattr(training, "_order", spy)
+    list(train(several(range(count)), every=1))
+    assert drawn == Counter((seed, epoch) for seed in range(count) for epoch in range(3))

@@ -50,7 +50,6 @@ COMPILE = (
     "-fno-strict-aliasing",  # kernels read four floats as a float4
     "-fno-math-errno",
     "-ffp-contract=off",  # so that results don't depend on the compiler
-    f"-Werror=frame-larger-than={STACK // 2}",
 )
 FAST = ("-O2",)
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -319,6 +318,8 @@ def sanitized(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         "PYTHONMALLOC": "malloc",
         SANITIZE: "1",
     }
+    if _is_clang():
+        environment["ASAN_SYMBOLIZER_PATH"] = str(_symbolizer())
     return subprocess.run(
         [sys.executable, *arguments],
         env=os.environ | environment,
@@ -393,10 +394,12 @@ def _compiler() -> list[str]:
 
 
 def _options(sanitize: bool) -> list[str]:
-    if not sanitize:
-        return [*COMPILE, *FAST, *_fma()]
-    gcc_or_clang = "-shared-libasan" if _is_clang() else "-fsanitize=bounds-strict"
-    return [*COMPILE, *SANITIZED, gcc_or_clang, *_fma()]
+    frame = f"frame-larger-than={STACK // 2}"
+    if _is_clang():
+        frames, special = [f"-W{frame}", "-Werror=frame-larger-than"], "-shared-libasan"
+    else:
+        frames, special = [f"-Werror={frame}"], "-fsanitize=bounds-strict"
+    return [*COMPILE, *frames, *_fma(), *([*SANITIZED, special] if sanitize else FAST)]
 
 
 @functools.cache
@@ -425,6 +428,16 @@ def _of_compiler(library: str) -> str:
     if not path.is_absolute():
         raise NotBuilt(f"{_compiler()[0]} has no {library}")
     return str(path.resolve())
+
+
+@functools.cache
+def _symbolizer() -> Path:
+    """What clang's sanitizers ask for line numbers; with AddressSanitizer in it, it may hang."""
+    program = _output([*_compiler(), "-print-prog-name=llvm-symbolizer"]).strip()
+    script = _folder() / "llvm-symbolizer"
+    script.write_text(f'#!/bin/sh\nunset LD_PRELOAD\nexec {shlex.quote(program)} "$@"\n')
+    script.chmod(0o755)
+    return script
 
 
 def _output(command: list[str], folder: str | None = None) -> str:

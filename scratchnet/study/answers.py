@@ -1,0 +1,199 @@
+"""Asking a function: what it returns, raises, changes and remembers, before any truth is known."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scratchnet import backend
+from scratchnet.backend import Array
+from scratchnet.study.subjects import Instance, Subject, Values
+from scratchnet.study.verdicts import Finding
+
+# Of a traceback, the learner's own code is what is in neither.
+OTHERS = (str(Path(backend.__file__).parent), str(Path(np.__file__).parent))
+
+
+@dataclass
+class Answer:
+    """What a function has made of an instance.
+
+    Attributes:
+        instance: the instance.
+        found: the arrays that it has returned, in float64, by name.
+        integers, single: the names of those that were of integers, of float32.
+        problem: why what it has returned can't be read; "" if it can.
+        error: what it has raised.
+        changed: the inputs that it has changed.
+    """
+
+    instance: Instance
+    found: dict[str, Array] = field(default_factory=dict)
+    integers: set[str] = field(default_factory=set)
+    single: set[str] = field(default_factory=set)
+    problem: str = ""
+    error: BaseException | None = None
+    changed: tuple[str, ...] = ()
+
+    @property
+    def u(self) -> float:
+        """The unit roundoff of the least precise array that took part: 2^-53, or 2^-24."""
+        inputs = [value for value in self.instance.inputs.values() if isinstance(value, np.ndarray)]
+        is_single = self.single or any(value.dtype == np.float32 for value in inputs)
+        return 2.0**-24 if is_single else 2.0**-53
+
+    def take(self, returned: Mapping[str, Any]) -> None:
+        """Keep arrays as float64, or say why one is none."""
+        for name, value in returned.items():
+            try:
+                array = backend.asarray(value, "cpu")
+            except (TypeError, ValueError):  # a list of unequal lists
+                array = np.asarray(None)
+            if array.dtype.kind not in "fiub":
+                self.problem = f"returns {name} as {type(value).__name__}; expected an array"
+                return
+            if array.dtype.kind != "f":
+                self.integers.add(name)
+            if array.dtype == np.float32:
+                self.single.add(name)
+            self.found[name] = np.array(array, np.float64)
+
+
+def accepts(mine: Callable[..., Any], options: Values) -> bool:
+    """Whether a function has parameters of these names; **kwargs alone is none."""
+    if not options:
+        return True
+    try:
+        return options.keys() <= inspect.signature(mine).parameters.keys()
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return False
+
+
+def ask(subject: Subject, mine: Callable[..., Any], instance: Instance) -> Answer:
+    """Call the function with copies of the instance's values, and keep what it returns."""
+    answer = Answer(instance)
+    names = subject.given or tuple(subject.inputs)
+    arguments = {name: copy(instance.inputs[name]) for name in names}
+    options = {name: copy(value) for name, value in instance.options.items()}
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            returned = mine(*arguments.values(), **options)
+    except (Exception, SystemExit) as error:
+        answer.error = error
+        return answer
+    before, after = instance.inputs | instance.options, arguments | options
+    answer.changed = tuple(name for name in after if is_changed(before[name], after[name]))
+    returned = _by_name(returned, subject.results)
+    if isinstance(returned, str):
+        answer.problem = returned
+    else:
+        steps = [step.name for step in subject.steps]
+        answer.take({name: value for name, value in returned.items() if name in steps})
+    return answer
+
+
+def _by_name(returned: Any, names: tuple[str, ...]) -> Mapping[str, Any] | str:
+    """What was returned, by the names of the results; or why that can't be."""
+    expected = f"expected {', '.join(names)}"
+    if returned is None:
+        return f"returns None; {expected}: is there a return?"
+    if isinstance(returned, Mapping):
+        missing = [name for name in names if name not in returned]
+        return f"returns a dict without {', '.join(missing)}; {expected}" if missing else returned
+    several = isinstance(returned, tuple) or (isinstance(returned, list) and len(names) > 1)
+    values = tuple(returned) if several else (returned,)
+    if len(values) != len(names):
+        return f"returns {len(values)} value{'s' * (len(values) != 1)}; {expected}"
+    return dict(zip(names, values, strict=True))
+
+
+def copy(value: Any) -> Any:
+    """A copy of an array; everything else is as it is."""
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def is_changed(before: Any, after: Any) -> bool:
+    """Whether an array has changed, to the last bit."""
+    if not isinstance(before, np.ndarray):
+        return False
+    return before.shape != after.shape or before.tobytes() != after.tobytes()
+
+
+# -------------------------------------------------------------------------------------- findings
+
+
+def unreadable(subject: Subject, answer: Answer) -> Finding:
+    """The finding that what was returned is not what is expected."""
+    evidence = {"instance": answer.instance.name}
+    return Finding("", "results", f"{subject.name} {answer.problem}", evidence=evidence)
+
+
+def raised(subject: Subject, answer: Answer) -> Finding:
+    """What was raised, in which line, and which sizes it speaks of."""
+    error, place = answer.error, answer.instance.name
+    words = " ".join(str(error).split()) or "no message"
+    sizes = [
+        f"{size} is {letter}"
+        for letter, size in subject.dims(answer.instance.inputs).items()
+        if size > 2 and re.search(rf"(?<![\w.]){size}(?![\w.])", words)
+    ]
+    line = _line(error)
+    at = f" in line {line}" if line else ""
+    meaning = f" ({', '.join(sizes)})" if sizes else ""
+    return Finding(
+        "",
+        "exception",
+        f"{subject.name} raises {type(error).__name__}{at}: {words}{meaning}, on '{place}'",
+        where={"line": line} if line else {},
+        evidence={"instance": place, "error": error},
+        hint="look at the shapes of what meets in that line",
+    )
+
+
+def _line(error: BaseException | None) -> int | None:
+    """The last line of the learner's own code that an error went through."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    own = [frame.lineno for frame in frames if not frame.filename.startswith(OTHERS)]
+    return own[-1] if own else None
+
+
+def compare_calls(first: Answer, second: Answer) -> Finding | None:
+    """The finding that a second call with the same inputs gives another answer."""
+    if first.error or first.problem:
+        return None
+    for name, found in first.found.items():
+        again = second.found.get(name)
+        if again is not None and _nearly_equal(again, found):
+            continue
+        evidence: dict[str, Any] = {"instance": first.instance.name}
+        cause = "something is kept between calls, or is random"
+        if again is not None and found.any() and _nearly_equal(again, 2 * found):
+            cause = "it is twice the first, so the calls add up; start anew in each"
+            evidence["ratio"] = 2.0
+        return Finding(
+            name,
+            "second call",
+            f"{name} is another at the second call with the same inputs: {cause}",
+            where={"step": name},
+            evidence=evidence,
+            hint="look for global variables, default arguments that are lists or arrays, += on "
+            "arrays made outside, and random numbers",
+        )
+    return None
+
+
+def _nearly_equal(a: Array, b: Array) -> bool:
+    """Up to what another place in memory may do to the order of sums, in float32 too."""
+    if a.shape != b.shape:
+        return False
+    slack = 1e-5 * abs(b[np.isfinite(b)]).max(initial=0)
+    return np.allclose(a, b, rtol=0, atol=slack, equal_nan=True)

@@ -1,0 +1,424 @@
+"""From a wrong array to its cause.
+
+Whoever has written a function of backprop, and wants to know what is wrong with it, asks:
+
+    from scratchnet.study import diagnose
+
+    def my_linear_backward(grad_output, x, weight):
+        return grad_output @ weight, grad_output.T @ x / len(x), grad_output.sum(axis=0)
+
+    verdict = diagnose.function("linear_backward", my_linear_backward)
+    print(verdict)
+
+    grad_weight: every entry is 0.200 times the truth, 1/N = 0.2: there is a 1/N too many: the
+    loss's mean has put it into grad_output, so leave it out.
+
+`verdict.ok` tells whether it is right, `verdict.name` what it is: a name of `mistakes.BY_NAME`, or
+a kind such as "shape" or "unknown". `verdict.message`, `.evidence`, `.where` and `.hint` tell more.
+Whoever has arrays, and the values that they were made from, asks `diagnose.arrays` instead.
+`diagnose.SUBJECTS` lists what can be judged.
+
+How the cause is found: the function is called on several random instances, twice on each. First
+comes what can be seen without the truth: it raises, returns something else, gives another answer
+the second time, changes its inputs. Then each array is compared with the truth, the most upstream
+first, and given the learner's own arrays before it: so only that array is blamed where it goes
+wrong. Of a wrong one the library is asked which mistakes would have given just this, on every
+instance. If none would, `explanations` has more general ones: a shape, nan, a scale that N or
+another size explains, a set of entries. Rather than a wrong claim the answer is "unknown", with the
+sum that makes one entry written out, term by term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scratchnet import backend
+from scratchnet.backend import Array
+from scratchnet.study import answers, explanations, mistakes
+from scratchnet.study.answers import Answer
+from scratchnet.study.mistakes import Formula, Mistake
+from scratchnet.study.subjects import SUBJECTS, Instance, Step, Subject
+from scratchnet.study.truth import Case, Chain, Seen, is_right, parameters
+from scratchnet.study.verdicts import Finding, Verdict
+
+__all__ = ["SUBJECTS", "Finding", "Verdict", "arrays", "function"]
+
+
+def function(
+    name: str, mine: Callable[..., Any], *, seed: int = 0, strict: bool = False
+) -> Verdict:
+    """Judge a function by calling it on several random instances.
+
+    Args:
+        name: a key of SUBJECTS: a name in scratchnet.functional such as "relu_backward", one
+            gradient of a linear layer such as "linear_backward.grad_bias", "network_backward",
+            "network_update", "adam" or "finite_difference".
+        mine: the function. Its arguments are NumPy arrays: SUBJECTS[name].given, or else inputs,
+            in this order. It returns SUBJECTS[name].results, in this order or in a dict by name.
+            A dict may hold the arrays in between, too, such as dz1: then the place can be told.
+            Options, such as reduction="sum", are tried if it has arguments of these names.
+        seed: of the random values.
+        strict: whether inf, nan and underflow have to go as in `functional`, too; default no.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    subject = _subject(name)
+    given = []
+    for instance in subject.instances(seed, strict):
+        if not answers.accepts(mine, instance.options):
+            continue
+        first, second = (answers.ask(subject, mine, instance) for _ in range(2))
+        finding = answers.compare_calls(first, second)
+        if finding:
+            return Verdict(name, (instance.name,), (finding,))
+        given.append(first)
+    return Judge(subject, given).verdict()
+
+
+def arrays(name: str, found: Any, inputs: Mapping[str, Any]) -> Verdict:
+    """Judge arrays by the values that they were made from.
+
+    That is one instance only, so more is ambiguous, and of small arrays less is claimed.
+
+    Args:
+        name: a key of SUBJECTS.
+        found: the arrays to be judged by the names of their steps, such as {"dW1": ...}; or one
+            array, if the subject has one result. A network's forward values belong here, too.
+        inputs: the values of SUBJECTS[name].inputs, and options, by name.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        ValueError: the name is unknown, an input is missing, or there is no step of a name.
+    """
+    subject = _subject(name)
+    missing = [key for key in subject.inputs if key not in inputs]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(missing)}; expected {', '.join(subject.inputs)}")
+    steps = [step.name for step in subject.steps]
+    if not isinstance(found, Mapping):
+        found = {subject.results[0]: found}
+    if not found or found.keys() - steps:
+        raise ValueError(f"{name} has no {', '.join(found)}; expected some of {', '.join(steps)}")
+    values = {key: _as_input(key, value) for key, value in inputs.items()}
+    own = {key: values.pop(key) for key in subject.inputs}
+    answer = Answer(Instance("your values", own, values))
+    answer.take(found)
+    return Judge(subject, [answer]).verdict()
+
+
+def _as_input(name: str, value: Any) -> Any:
+    """Lists, whole numbers and CuPy's arrays as NumPy arrays of floats; labels stay whole."""
+    if isinstance(value, list) or hasattr(value, "get"):
+        value = backend.asarray(value, "cpu")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iub" and name != "target":
+        return value.astype(np.float64)
+    return value
+
+
+def _subject(name: str) -> Subject:
+    if name not in SUBJECTS:
+        raise ValueError(f"{name!r} can't be judged; expected one of {', '.join(SUBJECTS)}")
+    return SUBJECTS[name]
+
+
+# ---------------------------------------------------------------------------------- the library
+
+
+class Candidate(NamedTuple):
+    """A mistake made at a step, which would have given just what was found on every instance.
+
+    raises: whether it would also have raised where the function did.
+    """
+
+    at: Step
+    mistake: Mistake
+    formula: Formula
+    raises: bool
+
+
+def _mistakes(subject: Subject, step: Step) -> Iterator[tuple[Mistake, Formula]]:
+    """Those of the step's operation, and those that are possible in this subject only."""
+    for operation in (step.operation.name, f"{subject.family}.{step.name}"):
+        for mistake in mistakes.of(operation):
+            yield mistake, mistake.wrong[operation]
+
+
+def _would_give(wrong: Mapping[str, Formula], step: Step, seen: Seen) -> bool:
+    """Whether wrong formulas give what was found."""
+    try:
+        return _same(seen.chain.follow(wrong, step)[step.name], seen)
+    except Exception:  # of whatever kind: the formula is wrong
+        return False
+
+
+def _same(predicted: Array, seen: Seen) -> bool:
+    """Whether a wrong formula's array is the one that was found.
+
+    Its rounding is unknown, so it is allowed 1e-11 of its largest entry, or 1e-4 in float32. But it
+    has to explain the difference from the truth to a part in 1000 as well, lest a formula that is
+    hardly wrong pass for another one that is hardly wrong.
+    """
+    found, (expected, bound) = seen.found, seen.truth
+    if predicted.shape != found.shape:
+        return False
+    lost = ~np.isfinite(predicted) | ~np.isfinite(found)
+    if not np.array_equal(predicted[lost], found[lost], equal_nan=True):
+        return False
+    residual = _largest(predicted - found)
+    slack = _largest(bound)
+    share = 1e-4 if seen.is_single else 1e-11
+    is_near = residual <= share * _largest(predicted) + slack
+    explains = not seen.fits or residual <= max(1e-3 * _largest(found - expected), slack)
+    return is_near and explains
+
+
+def _largest(array: Array) -> float:
+    """The largest absolute value among the numbers; 0 if there are none."""
+    return float(abs(array[np.isfinite(array)]).max(initial=0))
+
+
+def _would_raise(chains: list[Chain], wrong: Mapping[str, Formula], step: Step) -> bool:
+    """Whether wrong formulas explain why a function raised on some instances.
+
+    On one at least they raise, or a later step does, or they divide by 0, which raises with numbers
+    of Python's. On the others their array may have a wrong shape, which raises where it is added
+    in place, say.
+    """
+    raises, misfits = [], []
+    for chain in chains:
+        try:
+            made = chain.follow(wrong, chain.subject.steps[-1])[step.name]
+        except Exception:  # of whatever kind: the formula is wrong
+            raises.append(chain)
+            continue
+        if isinstance(chain.answer.error, ZeroDivisionError) and not np.isfinite(made).all():
+            raises.append(chain)
+        elif made.shape != chain.truth(step).value.shape:
+            misfits.append(chain)
+    return bool(raises) and len(raises) + len(misfits) == len(chains)
+
+
+# ------------------------------------------------------------------------------------ the judge
+
+
+class Judge:
+    """Goes through the steps of a subject, the most upstream first, and explains the wrong ones."""
+
+    def __init__(self, subject: Subject, given: list[Answer]) -> None:
+        self.subject = subject
+        self.chains = [Chain(subject, answer) for answer in given]
+        self.returned = {name for answer in given for name in answer.found}
+        self.raised = [chain for chain in self.chains if chain.answer.error]
+        self.assumed: dict[str, Formula] = {}  # wrong formulas of steps that are not returned
+        self.claimed: list[Candidate] = []
+
+    @backend.ieee
+    def verdict(self) -> Verdict:
+        """What is wrong, in the order of the module's description."""
+        names = tuple(chain.answer.instance.name for chain in self.chains)
+        problems = [chain.answer for chain in self.chains if chain.answer.problem]
+        if problems:
+            finding = answers.unreadable(self.subject, problems[0])
+            return Verdict(self.subject.name, names, (*self.errors(), finding))
+        cases = []
+        found: list[Finding] = []
+        for step in self.subject.steps:
+            case = self.case(step, self.assumed)
+            cases.append(case)
+            if case.wrong:
+                found.append(self.explain(case))
+        right = tuple(case.step.name for case in cases if case.seen and not case.wrong)
+        found = [self.with_what_follows(finding, right) for finding in found]
+        found = [*self.errors(), *self.changes(), *found]
+        return Verdict(self.subject.name, names, tuple(found), right)
+
+    def case(self, step: Step, assumed: Mapping[str, Formula]) -> Case:
+        """An array beside its truth, if some steps that are not returned were done wrongly."""
+        return Case(
+            step,
+            [
+                Seen(chain, chain.answer.found[step.name], chain.truth(step, assumed))
+                for chain in self.chains
+                if step.name in chain.answer.found
+            ],
+        )
+
+    def explain(self, case: Case) -> Finding:
+        """Name the cause of a wrong array."""
+        candidates = self.best(list(self.candidates(case)))
+        if candidates and self.is_telling(case):
+            return self.by_mistake(case, candidates)
+        said = ((each.__name__, each(case)) for each in explanations.EXPLANATIONS)
+        kind, text = next((kind, text) for kind, text in said if text)
+        if candidates:
+            could_be = [_within_a_sentence(candidate.mistake.mend) for candidate in candidates]
+            text += f"; so few numbers don't tell, but it could be: {' Or: '.join(could_be)}"
+        return explanations.finding(case, kind, text)
+
+    def is_telling(self, case: Case) -> bool:
+        """Whether a formula can't fit by chance: of one instance that has to be asked.
+
+        With N = 2 to divide by N - 1 is not to divide, and with N = 1 whatever lacks a sample is 0.
+        Three wrong numbers don't agree by chance, but which of a few are 0 may.
+        """
+        seen = case.seen[0]
+        if len(self.chains) > 1:
+            return True
+        wrong = seen.found[seen.wrong_entries] if seen.fits else seen.found
+        many = np.count_nonzero(wrong) >= 3 or wrong.size >= 5 or not seen.fits
+        return many and bool(seen.found.any()) and min(seen.dims.values()) > 2
+
+    def candidates(self, case: Case) -> Iterator[Candidate]:
+        """Mistakes at the step itself, or before it at a step that is not returned."""
+        last = self.subject.steps.index(case.step)
+        for at in self.subject.steps[: last + 1]:
+            if at is not case.step and at.name in self.returned:
+                continue
+            upstream = self.chains[0].upstream(at).keys()
+            for mistake, formula in _mistakes(self.subject, at):
+                wrong = self.assumed | {at.name: formula}
+                if set(parameters(formula)[1]) <= upstream and all(
+                    _would_give(wrong, case.step, seen) for seen in case.seen
+                ):
+                    raises = _would_raise(self.raised, wrong, case.step)
+                    yield Candidate(at, mistake, formula, raises)
+
+    def best(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Those that explain most; several if they can't be told apart."""
+        claimed = {candidate.mistake.name for candidate in self.claimed}
+        measures: tuple[Callable[[Candidate], int], ...] = (
+            self.is_complete,
+            lambda candidate: candidate.mistake.name in claimed,
+            self.count_right,
+        )
+        for measure in measures:
+            if len(candidates) > 1:
+                counts = [measure(candidate) for candidate in candidates]
+                pairs = zip(candidates, counts, strict=True)
+                candidates = [candidate for candidate, count in pairs if count == max(counts)]
+        return candidates
+
+    def is_complete(self, candidate: Candidate) -> bool:
+        """Whether a mistake that spoils several arrays has spoilt all of them."""
+        wrong = candidate.mistake.wrong
+        return all(
+            _would_give({step.name: wrong[step.operation.name]}, step, seen)
+            for step in self.subject.steps
+            if step.operation.name in wrong and step.operation is not candidate.at.operation
+            for seen in self.case(step, {}).seen
+        )
+
+    def count_right(self, candidate: Candidate) -> int:
+        """How many arrays are right if the candidate is what happened before them."""
+        assumed = self.assumed | {candidate.at.name: candidate.formula}
+        steps = [step for step in self.subject.steps if step.name in self.returned]
+        return sum(not self.case(step, assumed).wrong for step in steps)
+
+    def by_mistake(self, case: Case, candidates: list[Candidate]) -> Finding:
+        """The finding that it is one of these mistakes."""
+        first, texts = candidates[0], []
+        for candidate in candidates:
+            text = _within_a_sentence(candidate.mistake.mend)
+            if candidate.at is not case.step:
+                text = f"it goes wrong in {candidate.at.name}, which is not returned: {text}"
+            texts.append(text)
+        if first.at is not case.step:
+            self.assumed[first.at.name] = first.formula
+        if first.raises:
+            answer = self.raised[0].answer
+            texts[-1] += f" (Therefore {type(answer.error).__name__} on '{answer.instance.name}'.)"
+        self.claimed += candidates
+        names = tuple(dict.fromkeys(candidate.mistake.name for candidate in candidates))
+        return explanations.finding(case, "mistake", " Or: ".join(texts), names, first.at)
+
+    def with_what_follows(self, finding: Finding, right: tuple[str, ...]) -> Finding:
+        """Add which arrays are wrong only because this one is."""
+        blamed = finding.where["step"]
+        follow = [
+            step.name
+            for step in self.subject.steps
+            if step.name in right and blamed in _before(self.subject, step) and self.is_off(step)
+        ]
+        if not follow:
+            return finding
+        listed = " and ".join([", ".join(follow[:-1]), follow[-1]] if follow[1:] else follow)
+        verb = "are" if follow[1:] else "is"
+        text = f"{listed} {verb} right given your {blamed}."
+        if blamed not in self.returned:
+            text = f"That explains {listed}, too."
+        return replace(finding, message=f"{finding.message} {text}")
+
+    def is_off(self, step: Step) -> bool:
+        """Whether an array is not what it would be had everything before it been right."""
+        alone = [Chain(self.subject, Answer(chain.answer.instance)) for chain in self.chains]
+        return any(
+            step.name in chain.answer.found
+            and not is_right(chain.answer.found[step.name], other.truth(step))
+            for chain, other in zip(self.chains, alone, strict=True)
+        )
+
+    # -------------------------------------------------------------------------- the whole function
+
+    def errors(self) -> Iterator[Finding]:
+        """The finding that the function raises, if no mistake explains it."""
+        if self.raised and not any(candidate.raises for candidate in self.claimed):
+            yield answers.raised(self.subject, self.raised[0].answer)
+
+    def changes(self) -> Iterator[Finding]:
+        """The finding that it changes its inputs, if no mistake explains it, or the one that does.
+
+        What a function in place returns may be right, so the mistakes are asked of right arrays.
+        """
+        changing = [chain.answer for chain in self.chains if chain.answer.changed]
+        if not changing or any(map(self.changes_just_these, self.claimed)):
+            return
+        cases = [self.case(step, self.assumed) for step in self.subject.steps]
+        candidates = (each for case in cases if case.seen for each in self.candidates(case))
+        named = [each.mistake for each in candidates if self.changes_just_these(each)]
+        yield _inputs_changed(self.subject, changing[0], named)
+
+    def changes_just_these(self, candidate: Candidate) -> bool:
+        """Whether a mistake changes the inputs that were changed, and no other."""
+        wrong = {candidate.at.name: candidate.formula}
+        return all(
+            chain.changed(chain.follow(wrong, candidate.at)) == set(chain.answer.changed)
+            for chain in self.chains
+            if chain.answer.error is None
+        )
+
+
+def _before(subject: Subject, step: Step) -> set[str]:
+    """The arrays that an array is made of, and those that they are made of, and so on."""
+    names = step.operation.of or parameters(step.operation.right)[1]
+    direct = {step.names.get(name, name) for name in names}
+    others = [other for other in subject.steps if other.name in direct]
+    return direct.union(*(_before(subject, other) for other in others))
+
+
+def _inputs_changed(subject: Subject, answer: Answer, named: list[Mistake]) -> Finding:
+    inputs = " and ".join(answer.changed)
+    text = " Or: ".join(_within_a_sentence(mistake.mend) for mistake in named)
+    text = text or "whoever called it needs them, so make a copy, or a new array"
+    return Finding(
+        "",
+        "inputs changed",
+        f"{subject.name} changes {inputs}: {text}",
+        names=tuple(mistake.name for mistake in named),
+        evidence={"instance": answer.instance.name, "changed": answer.changed},
+        hint=f"look for -=, *=, out= or an assignment to entries of {inputs}",
+    )
+
+
+def _within_a_sentence(text: str) -> str:
+    """Its first word in small letters, unless it is a symbol."""
+    return text[0].lower() + text[1:] if text[1].islower() or text[1] == " " else text

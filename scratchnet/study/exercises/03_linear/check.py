@@ -1,0 +1,77 @@
+"""Exercise 3: the numbers and the single entries are judged here, the matrices by diagnose."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from scratchnet.study import diagnose
+from scratchnet.study.exercises.checking import Cause, ask, find, judge, judge_by
+from scratchnet.study.verdicts import Verdict
+
+SCALAR = {
+    "results swapped": Cause(
+        lambda g, x, w: (g * x, g * w),
+        "the two are exchanged: what does x meet in x · w?",
+    ),
+    "without the upstream gradient": Cause(
+        lambda g, x, w: (w, x),
+        "these are the slopes of y. How does the loss change, if y changes by so much?",
+    ),
+    "the factor itself": Cause(
+        lambda g, x, w: (g * x, g * x),
+        "both have the factor x; it belongs to one of them only",
+    ),
+    "passed on": Cause(
+        lambda g, x, w: (g, g),
+        "g is passed on as it is, as by a sum; a product has a factor to be multiplied by",
+    ),
+}
+
+
+def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
+    """Verdicts on the five functions, the simplest first."""
+    rng = np.random.default_rng(seed)
+    scalars = [tuple(map(float, rng.normal(size=3))) for _ in range(3)]
+    mine = find(learner, "scalar_backward", "g", "x", "w")
+    yield judge_by("scalar_backward", mine, lambda g, x, w: (g * w, g * x), SCALAR, scalars)
+    yield by_entries(learner, "grad_weight", ("grad_output", "x", "h", "d"), seed)
+    yield by_entries(learner, "grad_x", ("grad_output", "weight", "n", "d"), seed)
+    yield judge("linear_backward.grad_weight", learner, "grad_weight", seed=seed)
+    yield judge("linear_backward.grad_x", learner, "grad_x", seed=seed)
+
+
+def by_entries(
+    learner: ModuleType, gradient: str, parameters: tuple[str, ...], seed: int
+) -> Verdict:
+    """Ask for every entry of a small gradient, and judge the array that they make."""
+    name, subject = f"{gradient}_entry", f"linear_backward.{gradient}"
+    mine = find(learner, name, *parameters)
+    if isinstance(mine, Verdict):
+        return mine
+    inputs = diagnose.SUBJECTS[subject].instances(seed)[0].inputs
+    given = [inputs[parameter] for parameter in parameters[:2]]
+    shape = inputs["weight" if gradient == "grad_weight" else "x"].shape
+    found = np.empty(shape)
+    for index in np.ndindex(*shape):
+        entry = number(name, mine, *given, *index)
+        if isinstance(entry, Verdict):
+            return entry
+        found[index] = entry
+    verdict = diagnose.arrays(subject, found, inputs)
+    findings = [replace(f, message=f"{name}, taken for all: {f.message}") for f in verdict.findings]
+    return replace(verdict, subject=name, findings=tuple(findings))
+
+
+def number(name: str, mine: Callable[..., Any], *arguments: Any) -> float | Verdict:
+    """A function's result, which has to be a number."""
+
+    def one(*given: Any) -> float:
+        found = np.asarray(mine(*given))
+        if found.size != 1:
+            raise ValueError(f"it returns an array of shape {found.shape}; expected a number")
+        return float(found.item())
+
+    return ask(name, one, *arguments)

@@ -1,0 +1,155 @@
+"""Exercise 14: both loops are judged here, by what other loops would give."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from scratchnet.backend import Array
+from scratchnet.study.exercises.checking import Cause, find, judge_by, right, to_do, wrong
+from scratchnet.study.verdicts import Verdict
+
+LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
+
+
+def loop(
+    p: Array,
+    gradients: Array,
+    *,
+    keep_m: bool = True,
+    keep_v: bool = True,
+    t_from: int = 1,
+    count: bool = True,
+) -> Array:
+    """Steps of Adam; by default of one that remembers all."""
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for i, g in enumerate(gradients):
+        t = t_from + i * count
+        m = BETA1 * m * keep_m + (1 - BETA1) * g
+        v = BETA2 * v * keep_v + (1 - BETA2) * g * g
+        with np.errstate(all="ignore"):
+            of_m, of_v = np.float64(1 - BETA1**t), np.float64(1 - BETA2**t)
+            p = p - LR * (m / of_m) / (np.sqrt(v / of_v) + EPS)
+    return p
+
+
+def fresh(p: Array, gradients: Array) -> Array:
+    """Steps of Adam, each of a new one."""
+    return loop(p, gradients, keep_m=False, keep_v=False, count=False)
+
+
+FRESH = {
+    "it remembers": Cause(
+        lambda p, g: loop(p, g),
+        "this Adam is not new: m, v and t come from the step before",
+    ),
+    "t counts on": Cause(
+        lambda p, g: loop(p, g, keep_m=False, keep_v=False),
+        "m and v are new, but t counts on; what is t in a new optimizer's first step?",
+    ),
+    "t does not count": Cause(
+        lambda p, g: loop(p, g, count=False),
+        "t is that of a new Adam, but m and v are not",
+    ),
+    "the plain sign": Cause(
+        lambda p, g: p - LR * np.sign(g).sum(axis=0),
+        "it is the sign, which is nearly right: but where g is as small as EPS, it is not",
+    ),
+    "gradient descent": Cause(
+        lambda p, g: p - LR * g.sum(axis=0),
+        "the step is LR · g, as in plain gradient descent: where is √v?",
+    ),
+    "one step only": Cause(
+        lambda p, g: fresh(p, g[-1:]),
+        "only the last step counts: each one starts from where the one before has ended",
+    ),
+    "returns too early": Cause(
+        lambda p, g: fresh(p, g[:1]),
+        "there is only one step: is the return inside the loop?",
+    ),
+}
+PERSISTENT = {
+    "it forgets": Cause(
+        fresh,
+        "m, v and t are made anew in each step: make them before the loop",
+    ),
+    "t does not count": Cause(
+        lambda p, g: loop(p, g, count=False),
+        "t stays 1: the corrections are those of a first step",
+    ),
+    "m and v forgotten": Cause(
+        lambda p, g: loop(p, g, keep_m=False, keep_v=False),
+        "t counts, but m and v are made anew in each step: take what adam_step returns",
+    ),
+    "v forgotten": Cause(
+        lambda p, g: loop(p, g, keep_v=False),
+        "v is made anew in each step: take what adam_step returns",
+    ),
+    "m forgotten": Cause(
+        lambda p, g: loop(p, g, keep_m=False),
+        "m is made anew in each step: take what adam_step returns",
+    ),
+    "t from 0": Cause(
+        lambda p, g: loop(p, g, t_from=0),
+        "t starts at 0, and 1 - BETA1**0 is 0: the first step has t = 1",
+    ),
+    "t from 2": Cause(
+        lambda p, g: loop(p, g, t_from=2),
+        "t starts at 2: is it counted before and after the step?",
+    ),
+    "the steps in reverse": Cause(
+        lambda p, g: loop(p, g[::-1]),
+        "the gradients are taken from the last to the first",
+    ),
+    "one step only": Cause(
+        lambda p, g: loop(p, g[:1]),
+        "there is only one step: is the return inside the loop?",
+    ),
+}
+
+
+def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
+    """Verdicts on the two loops, and on the predictions."""
+    rng = np.random.default_rng(seed)
+    runs = [(rng.normal(size=k), rng.normal(size=(t, k))) for t, k in ((4, 3), (7, 5))]
+    runs.append((rng.normal(size=3), 1e-8 * rng.uniform(1, 2, (2, 3))))  # as small as EPS
+    for name, truth, causes in (("fresh", fresh, FRESH), ("persistent", loop, PERSISTENT)):
+        mine = find(learner, name, "p", "gradients")
+        yield judge_by(name, mine, truth, causes, runs)
+    yield of_ratio(getattr(learner, "RATIO", None))
+    yield of_net(getattr(learner, "NET", None))
+
+
+def of_ratio(typed: Any) -> Verdict:
+    """Compare the first prediction."""
+    why = {
+        10_000: ("the size of the gradient", "that is the ratio of the gradients; what of √v?"),
+        100: ("the root of the ratio", "the step has g above and √(g²) below: what is left?"),
+    }
+    return of_number("RATIO", typed, 1, why, "put both numbers into fresh(), with p = 0")
+
+
+def of_net(typed: Any) -> Verdict:
+    """Compare the second prediction."""
+    why = {
+        100: ("the mean of the gradients", "that is what the mean of 1 would do; but the steps?"),
+        -100: ("the sign", "down is counted as positive; and is it as far as that?"),
+        50: ("every other step", "50 steps go down; and the others?"),
+        200: ("the size of the gradient", "that is 50 · 3 + 50 · 1: steps don't know the size"),
+    }
+    return of_number("NET", typed, 0, why, "put 100 such gradients into fresh(), with p = 0")
+
+
+def of_number(
+    name: str, typed: Any, truth: int, why: dict[int, tuple[str, str]], otherwise: str
+) -> Verdict:
+    """Compare a number that was typed in."""
+    if typed is None:
+        return to_do(name, "type in a whole number")
+    if isinstance(typed, bool) or not isinstance(typed, int | float) or not np.isfinite(typed):
+        return wrong(name, "no number", f"{name} = {typed!r}; expected a number")
+    if round(typed) == truth:
+        return right(f"{name} = {truth}")
+    cause, reason = why.get(round(typed), ("prediction", otherwise))
+    return wrong(name, cause, f"{name} is not {typed}: {reason}")

@@ -1,0 +1,1 @@
+REPORTS = dict(enumerate("ABCDEFGHIJNM", start=1))

@@ -1,0 +1,1 @@
+REPORTS = dict(zip(range(1, 13), "abcdefghijnm", strict=True))
