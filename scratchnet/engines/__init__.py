@@ -58,7 +58,8 @@ def why_not(name: str) -> str | None:
 def resolve(name: str, device: str) -> str:
     """The engine of a name, where "auto" is the fastest for a device on this machine.
 
-    On the CPU that is `native` where there is a C compiler, else `numpy_inplace`.
+    On the CPU that is `native` where there is a C compiler, else `numpy_inplace`. On a GPU it is
+    `layers` for as long as the others have not been run on one.
 
     Raises:
         InputError: there is no such engine.

@@ -46,7 +46,7 @@ def render(facts: Facts, seed: int) -> str:
         "policy": _policy(style, script),
         "style": style,
         "script": script,
-        "facts": _as_json(_in_words(facts, places)),
+        "facts": json.dumps(_in_words(facts, places)),
         "numbers": numbers,
         "samples": str(SAMPLES),
         "sizes": "-".join(str(size) for size in _sizes(facts)[1:]),
@@ -161,11 +161,6 @@ def _in_words(facts: Facts, places: list[Any]) -> dict[str, Any]:
         "axes": axes,
         "arrays": places,
     }
-
-
-def _as_json(value: Any) -> str:
-    """JSON that can't end the script element that it stands in."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _policy(style: str, script: str) -> str:
