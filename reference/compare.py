@@ -33,6 +33,7 @@ from torch import Tensor
 from reference import bounds, propagation, step
 from reference.bounds import Classification, Dtype
 from scratchnet.backend import Array
+from scratchnet.study import diagnose
 
 Parameters = Mapping[str, Array]
 
@@ -131,9 +132,15 @@ def difference(name: str, place: str, mine: Any, theirs: Array, bound: Array) ->
 
 @dataclass
 class Report:
-    """Differences, in the order in which they were found."""
+    """Differences, in the order in which they were found.
+
+    Attributes:
+        differences: all of them.
+        cause: of those that are wrong, in words, where `scratchnet.study.diagnose` was asked.
+    """
 
     differences: list[Difference] = field(default_factory=list)
+    cause: str = ""
 
     @property
     def ok(self) -> bool:
@@ -166,7 +173,7 @@ class Report:
             )
 
     def __str__(self) -> str:
-        """The summary as a table, and the first failure."""
+        """The summary as a table, the first failure, and the cause if it is known."""
         rows = [HEADINGS, *self.rows()]
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
         lines = [
@@ -176,6 +183,8 @@ class Report:
         if self.failures:
             lines += ["", f"The first of {len(self.failures)} that are wrong:"]
             lines += [str(self.failures[0])]
+        if self.cause:
+            lines += ["", self.cause]
         return "\n".join(lines)
 
 
@@ -350,7 +359,7 @@ def function(
             reduction "none" the backward gets a grad_output besides.
 
     Returns:
-        A report with a row for each result.
+        A report with a row for each result, and the cause of what is wrong.
 
     Raises:
         ValueError: the name is not one of them, or the dtype; or there are options that the
@@ -375,6 +384,8 @@ def function(
         forward, backward = FUNCTIONS[family](Draw(instance, seed, dtype), **options)
         case = forward if direction == "forward" else backward
         report.differences += _try(instance.name, mine, case)
+    if not report.ok and name in diagnose.SUBJECTS:
+        report.cause = str(diagnose.function(name, mine, seed=seed))
     return report
 
 

@@ -755,3 +755,15 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
     other = nn.Mnist_NN(4, 5, 2, device="cpu")
     with pytest.raises(InputError, match="no state of this model"):
         checkpoint.load_state(tmp_path / "s", other, optim.Adam(other.parameters()))
+
+
+def test_the_cause_of_what_is_wrong_is_told() -> None:
+    def halved(grad_output: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
+        grad_x, grad_weight, grad_bias = functional.linear_backward(grad_output, x, weight)
+        return grad_x, grad_weight, grad_bias / len(x)
+
+    report = compare.function("linear_backward", halved)
+    assert report.cause.startswith("grad_bias: every entry is ")
+    assert str(report).endswith(report.cause)
+    right = compare.function("linear_backward", functional.linear_backward)
+    assert right.cause == ""
