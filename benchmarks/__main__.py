@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from benchmarks import contenders, machine, report, results
+from benchmarks.worker import PATIENCE
+from scratchnet import backend
 from scratchnet.cli import OneLineErrors
 from scratchnet.errors import InputError
 from scratchnet.training import RECIPES, Options
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from benchmarks.experiments import Setting
 
 BEGIN = time.perf_counter()
+ON_GPU = ("ladder", "networks")  # only
 
 
 @click.command(cls=OneLineErrors, context_settings={"show_default": True, "max_content_width": 100})
@@ -32,6 +35,10 @@ BEGIN = time.perf_counter()
 )
 @click.option("--accuracy", is_flag=True, help="Time from a cold start to 96.1 % accuracy.")
 @click.option("--breakdown", is_flag=True, help="Where the time goes, beside the machine's limits.")
+@click.option(
+    "--ladder", is_flag=True, help="Each rung on a GPU: time, launches, bytes, share of the limit."
+)
+@click.option("--networks", is_flag=True, help="Several networks in one launch, on a GPU.")
 @click.option(
     "--all", "every", is_flag=True, help="All experiments, and contenders that compile for minutes."
 )
@@ -48,6 +55,9 @@ BEGIN = time.perf_counter()
     help="Each contender takes part with each of these numbers; 'all' are the physical cores.",
 )
 @click.option("--rounds", type=click.IntRange(min=1), help="[default: the experiment's own]")
+@click.option(
+    "--patience", type=float, default=PATIENCE, help="Seconds for a contender to prepare."
+)
 @click.option("--recipe", type=click.Choice([*RECIPES]), default="adam", help="Of training.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Images an update.")
 @click.option("--hidden", type=click.IntRange(min=1), default=50, help="Hidden units.")
@@ -66,10 +76,13 @@ def main(
     epochs: int | None,
     accuracy: bool,
     breakdown: bool,
+    ladder: bool,
+    networks: bool,
     every: bool,
     patterns: str | None,
     threads: str,
     rounds: int | None,
+    patience: float,
     recipe: str,
     batch_size: int,
     hidden: int,
@@ -102,8 +115,17 @@ def main(
         "epochs": epochs is not None,
         "accuracy": accuracy,
         "breakdown": breakdown,
+        "ladder": ladder,
+        "networks": networks,
     }
-    names = [name for name in asked if every or asked[name]] or ["compare"]
+    names = [name for name in asked if asked[name]] or ["compare"]
+    if every:
+        names = [name for name in asked if device == "cuda" or name not in ON_GPU]
+    for name in names:
+        if name in ON_GPU and device != "cuda":
+            raise InputError(f"--{name}: is about a GPU; expected --device cuda")
+    if device == "cuda":
+        backend.cupy()  # which says now if there is none
     if out and len(names) > 1:
         raise InputError(f"--out: is one file for {len(names)} experiments; leave it out")
     if out and not out.parent.is_dir():
@@ -120,6 +142,7 @@ def main(
         seed,
         machine.Calibration(),
         _say,
+        patience,
     )
     for name in names:
         own = dataclasses.replace(setting, calibration=machine.Calibration())
@@ -128,8 +151,8 @@ def main(
                 own, options=dataclasses.replace(options, epochs=epochs or 20)
             )
         record = _record(name, own)
-        click.echo(report.as_text(record))
-        click.echo(f"\nEvery time: {results.save(record, out)}")
+        file = results.save(record, out)  # first of all
+        click.echo(f"{report.as_text(record)}\n\nEvery time: {file}")
         if record["interrupted"]:
             sys.exit(130)
 
@@ -138,15 +161,8 @@ def _record(name: str, setting: Setting) -> results.Record:
     """Run an experiment."""
     from benchmarks.experiments import EXPERIMENTS
 
-    before = {
-        "schema": results.SCHEMA,
-        "experiment": name,
-        "device": setting.device,
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "date": results.now(),
-        "machine": machine.describe(),
-        "load_before": machine.load(),
-    }
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    before = results.header(name, setting.device, command)
     found = EXPERIMENTS[name](setting)
     after = {"load_after": machine.load(), "noise": setting.calibration.verdict()}
     return before | after | found
@@ -170,7 +186,7 @@ def _list(recipe: str, device: str) -> None:
     for entry in contenders.ENTRIES:
         reason = entry.missing() or entry.unfit(recipe, device)
         note = "" if entry.quick else "; only if asked for, or with --all"
-        click.echo(f"{entry.name:<26} {reason or 'runs here'}{note}")
+        click.echo(f"{entry.name:<33} {reason or 'runs here'}{note}")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import harness, starts
+from benchmarks import harness, networks, starts
 from benchmarks.contenders import Entry, select
+from benchmarks.gpu_limits import GpuLimits
 from benchmarks.harness import Say
+from benchmarks.ladder import STEPS
 from benchmarks.machine import Calibration, Limits
+from benchmarks.rungs import LAYOUTS, RUNGS
 from scratchnet.training import Options
 
 BATCH_SIZES = (1, 8, 64, 512, 4096, 60_000)
@@ -22,6 +25,11 @@ STRONGEST = (
 )
 STARTERS = "scratchnet-*,pytorch-default,pytorch-fused,pytorch-whole-step,jax-scan"
 SYNCHRONOUS = "scratchnet-*,pytorch-default,pytorch-fused,pytorch-whole-step"
+LADDER = ",".join(f"scratchnet-{rung.name}" for rung in RUNGS)
+STAGED = {
+    "cpu": "scratchnet-*,pytorch-fused",
+    "cuda": ",".join(f"scratchnet-{rung.name}" for rung in LAYOUTS),
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,8 @@ class Setting:
     """What all experiments are told.
 
     rounds, patterns: None for the experiment's own. threads: of the contenders, one after another.
-    every: whether to take those contenders too that compile for minutes.
+    every: whether to take those contenders too that compile for minutes. patience: seconds for a
+    contender to prepare.
     """
 
     options: Options
@@ -41,13 +50,16 @@ class Setting:
     seed: int
     calibration: Calibration
     say: Say
+    patience: float
 
     def entries(self, own: str | None) -> tuple[Entry, ...]:
-        """The chosen contenders, or the experiment's own, that run on the device."""
-        if self.patterns is not None:
-            return select(self.patterns)
-        entries = select(own, quick=not self.every)
-        return tuple(entry for entry in entries if self.device in entry.devices)
+        """The chosen contenders, or the experiment's own, that run on the device.
+
+        Who is chosen by name takes part, and is told why not; who fits a pattern only, need not.
+        """
+        named = (self.patterns or "").split(",")
+        entries = select(own if self.patterns is None else self.patterns, quick=not self.every)
+        return tuple(e for e in entries if self.device in e.devices or e.name in named)
 
     def point(self, options: Options, own: str | None, rounds: int, **more: Any) -> harness.Point:
         """Let the contenders take turns at a task."""
@@ -60,6 +72,7 @@ class Setting:
             seed=self.seed,
             calibration=self.calibration,
             say=self.say,
+            patience=self.patience,
             **more,
         )
 
@@ -140,16 +153,45 @@ def accuracy(setting: Setting) -> dict[str, Any]:
 def breakdown(setting: Setting) -> dict[str, Any]:
     """Where the time of an update goes, beside what the machine can do."""
     setting.say("measuring the machine")
-    limits = [Limits.measure(count) for count in setting.threads]
-    stages: dict[tuple[str, int], dict[str, list[float]]] = {}
-    point = setting.point(setting.options, "scratchnet-*,pytorch-fused", 7, stages=stages)
+    limits: Sequence[Limits | GpuLimits]
+    if setting.device == "cuda":
+        limits = [GpuLimits.measure()]
+    else:
+        limits = [Limits.measure(count) for count in setting.threads]
+    point = setting.point(setting.options, STAGED[setting.device], 7, question="stages")
     return _points([point]) | {
-        "stages": [
-            {"name": name, "threads": threads, "seconds": seconds}
-            for (name, threads), seconds in stages.items()
-        ],
+        "stages": _answers(point, "seconds"),
         "limits": [dataclasses.asdict(limit) for limit in limits],
     }
+
+
+def _answers(point: harness.Point, what: str) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "threads": threads, what: values}
+        for (name, threads), values in point.answers.items()
+    ]
+
+
+def ladder(setting: Setting) -> dict[str, Any]:
+    """Each rung by the host's clock and the GPU's, and the way to 96.1 % accuracy."""
+    limits, options = GpuLimits.measure(), setting.options
+    full = dataclasses.replace(options, limit=options.limit or STEPS * options.batch_size)
+    points = [setting.point(full, LADDER, 11, question="gpu")]
+    if not points[0].interrupted:
+        accurate = Options(recipe="one-cycle", seed=options.seed, limit=options.limit)
+        points.append(setting.point(accurate, LADDER, 3, question="gpu"))
+    return _points(points) | {
+        "gpu": [_answers(point, "values") for point in points],
+        "required": starts.REQUIRED,
+        "limits": [dataclasses.asdict(limits)],
+    }
+
+
+def together(setting: Setting) -> dict[str, Any]:
+    """Several networks in one launch."""
+    found, interrupted = networks.measure(setting.options, setting.rounds or 7, setting.say)
+    task = dataclasses.asdict(setting.options)
+    return {"task": task, "networks": found, "interrupted": interrupted}
 
 
 EXPERIMENTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
@@ -159,4 +201,6 @@ EXPERIMENTS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "epochs": epochs,
     "accuracy": accuracy,
     "breakdown": breakdown,
+    "ladder": ladder,
+    "networks": together,
 }

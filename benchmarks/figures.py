@@ -11,16 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, StrMethodFormatter
 
-from benchmarks import summary
+from benchmarks import ladder, summary
 from benchmarks.summary import BASELINE, Parts, Record, Row
-from benchmarks.tables import number
+from benchmarks.tables import few, number
 from scratchnet.plots import ACCENT, FAINT, INK
 
 WIDTH = 9.0  # inches
 ROW = 0.34  # inches, the height of a line of text with its bar
 TEXT = 10  # points
 GREY = "#8a929b"
-SHADES = ("#1f5fa8", "#5b8fc9", "#9dbfe0", "#c98a3c", "#e6bf86", "#b8c4d0", "#e3e8ed")
+SHADES = (
+    "#1f5fa8", "#5b8fc9", "#9dbfe0", "#c98a3c", "#e6bf86", "#e6bf86", "#b8c4d0", "#e3e8ed",
+)  # fmt: skip
 LINES = {"scratchnet-numpy_inplace": "--", "scratchnet-layers": ":", "pytorch-whole-step": "--"}
 STYLE: Any = {
     "svg.hashsalt": "scratchnet",  # identifiers that do not change from run to run
@@ -109,10 +111,14 @@ def _compare(record: Record) -> Figure:
 def _beside(axes: Axes, place: float, us: str, speed: str, colour: str) -> None:
     """Two numbers at the right of a row, one below the other in each column."""
     for x, text in ((1.08, us), (1.18, speed)):
-        axes.text(
-            x, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center",
-            color=colour,
-        )  # fmt: skip
+        _beside_at(axes, x, place, text, colour)
+
+
+def _beside_at(axes: Axes, x: float, place: float, text: str, colour: str = INK) -> None:
+    """A number at the right of a row, which ends at x of the width of the axes."""
+    axes.text(
+        x, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", color=colour
+    )
 
 
 def _marks(counts: Sequence[int]) -> str:
@@ -173,7 +179,7 @@ def _apart(places: dict[str, float], factor: float) -> dict[str, float]:
 
 def _breakdown(record: Record) -> Figure:
     """A bar for each contender and number of threads; below, what the machine needs at least."""
-    parts, limits = summary.parts(record), record["limits"]
+    parts, limits = summary.parts(record), summary.at_best(record)
     stages = [
         stage
         for stage in summary.STAGES
@@ -181,18 +187,19 @@ def _breakdown(record: Record) -> Figure:
     ]
     colours = dict(zip(summary.STAGES, SHADES, strict=True))
     rows = len(parts) + len(limits)
-    figure, axes = _axes(1.6 + 1.2 * ROW * rows, left=2.8, right=0.8, bottom=0.95)
+    on_gpu = "multiprocessors" in record["limits"][0]
+    left = 3.4 if on_gpu else 2.8
+    figure, axes = _axes(1.6 + 1.2 * ROW * rows, left=left, right=0.8, bottom=0.95)
     widest = max(each.total for each in parts)
     for place, each in enumerate(parts):
         _bar(axes, place, each, colours, widest)
     for place, limit in enumerate(limits, start=len(parts)):
-        us = summary.least_us(record, limit)
-        axes.barh(place, us, height=0.7, facecolor="none", edgecolor=INK)
-        axes.text(us + 0.008 * widest, place, number(us), va="center", weight="bold")
+        axes.barh(place, limit.us, height=0.7, facecolor="none", edgecolor=INK)
+        axes.text(limit.us + 0.008 * widest, place, number(limit.us), va="center", weight="bold")
     for stage in stages:
         axes.barh(0, 0, color=colours[stage], label=stage)
-    names = [f"{each.name}, {_threads(each.threads)}" for each in parts]
-    names += [f"the products at best, {_threads(limit['threads'])}" for limit in limits]
+    names = [each.name if on_gpu else f"{each.name}, {_threads(each.threads)}" for each in parts]
+    names += [f"the products at best, {limit.where}" for limit in limits]
     axes.set_yticks(range(rows), names)
     axes.set_ylim(rows - 0.4, -0.6)
     axes.set_xlim(0, widest * 1.02)
@@ -220,9 +227,42 @@ def _bar(axes: Axes, place: int, each: Parts, colours: dict[str, str], widest: f
     axes.text(start + 0.008 * widest, place, number(each.total), va="center", weight="bold")
 
 
+def _ladder(record: Record) -> Figure:
+    """A row for each rung that was timed: GPU and wall time, and where its own limit is."""
+    timed = [(row, row.times) for row in ladder.rows(record) if row.times]
+    figure, axes = _axes(1.3 + 1.2 * ROW * len(timed), left=2.0, right=3.1)
+    for place, (row, times) in enumerate(timed):
+        gpu, wall = times.gpu.median, times.wall.median
+        axes.plot([gpu, wall], [place, place], color=ACCENT, linewidth=2, alpha=0.5)
+        axes.plot(wall, place, "o", markersize=7, markerfacecolor="white", markeredgecolor=ACCENT)
+        axes.plot(gpu, place, "o", markersize=7, color=ACCENT)
+        axes.plot(times.own, place, "|", markersize=14, markeredgewidth=2, color=INK)
+        moved, share = number(row.traffic.moved / 1e3), f"{times.own / gpu:.0%}"
+        _columns(axes, place, number(gpu), few(row.traffic.launches), moved, share)
+    _columns(axes, -0.75, "us", "launches", "kB moved", "of limit")
+    everything = [x for _, t in timed for x in (t.gpu.median, t.wall.median, t.own)]
+    low, high = min(everything) / 1.4, max(everything) * 1.25
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    _log(axes.xaxis, _ticks(low, high))
+    axes.grid(axis="x", color=FAINT, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.set_yticks(range(len(timed)), [row.name for row, _ in timed])
+    axes.set_ylim(len(timed) - 0.4, -0.6)
+    axes.set_xlabel("microseconds; dot: GPU, ring: wall, bar: limit")
+    axes.set_title("Time of an update, rung by rung", loc="left")
+    return figure
+
+
+def _columns(axes: Axes, place: float, *cells: str) -> None:
+    for number_of_column, cell in enumerate(cells):
+        _beside_at(axes, 1.12 + 0.2 * number_of_column, place, cell)
+
+
 FIGURES: dict[str, Callable[[Record], Figure]] = {
     "compare": _compare,
     "sweep-batch": lambda record: _sweep(record, "batch_size", "batch size"),
     "sweep-hidden": lambda record: _sweep(record, "hidden", "hidden units"),
     "breakdown": _breakdown,
+    "ladder": _ladder,
 }

@@ -16,8 +16,7 @@ from benchmarks.agreement import Agreement, Standard
 from benchmarks.contenders import Entry
 from benchmarks.machine import Calibration
 from benchmarks.task import Outcome, Task
-from benchmarks.worker import Failed, Ready, Timed, Worker
-from scratchnet import mnist
+from benchmarks.worker import PATIENCE, Failed, Ready, Timed, Worker
 from scratchnet.training import Options
 
 Say = Callable[[str], None]
@@ -67,12 +66,16 @@ class Result:
 
 @dataclass
 class Point:
-    """One task and all contenders' results."""
+    """One task and all contenders' results.
+
+    answers: to a question, of each contender and number of threads: the numbers of each round.
+    """
 
     options: Options
     steps: int
     results: list[Result]
     interrupted: bool = False
+    answers: dict[tuple[str, int], dict[str, list[float]]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """See `results`."""
@@ -88,7 +91,7 @@ class Judge:
     """The references of a task and of its probe."""
 
     def __init__(self, options: Options, device: str) -> None:
-        data = mnist.load().train
+        data = task.training(options)
         self.probe_options = task.probe(options, len(data.labels))
         of_task = Task.of(options, device, data)
         self.steps = of_task.steps
@@ -125,7 +128,8 @@ def measure(
     seed: int = 0,
     calibration: Calibration | None = None,
     say: Say = lambda text: None,
-    stages: dict[tuple[str, int], dict[str, list[float]]] | None = None,
+    patience: float = PATIENCE,
+    question: str = "",
 ) -> Point:
     """Let contenders with each number of threads train a task in turns.
 
@@ -138,14 +142,17 @@ def measure(
         seed: of the order within rounds.
         calibration: measured in every round, before the contenders.
         say: told of progress, line by line.
-        stages: filled, if given, with the seconds of each stage in each round, by contender.
+        patience: seconds for a contender to prepare.
+        question: put to each after its run of a round, see `Worker.answer`; default none.
 
     Returns:
         What was measured; after Ctrl-C in the rounds, so far.
     """
     # BLAS threads of this process would wait actively beside the contenders.
     with threadpool_limits(1):
-        return _measure(options, entries, threads, device, rounds, seed, calibration, say, stages)
+        return _measure(
+            options, entries, threads, device, rounds, seed, calibration, say, patience, question
+        )
 
 
 def _measure(
@@ -157,7 +164,8 @@ def _measure(
     seed: int,
     calibration: Calibration | None,
     say: Say,
-    stages: dict[tuple[str, int], dict[str, list[float]]] | None,
+    patience: float,
+    question: str,
 ) -> Point:
     point = Point(options, 0, [])
     workers: list[tuple[Worker, Result]] = []
@@ -172,7 +180,7 @@ def _measure(
                 if reason:
                     result.status, result.reason = "skipped", reason
                     continue
-                worker = Worker(entry, count, options, judge.probe_options, device)
+                worker = Worker(entry, count, options, judge.probe_options, device, patience)
                 workers.append((worker, result))
         _prepare(workers, judge, say)
         try:
@@ -180,7 +188,7 @@ def _measure(
                 say(f"round {number + 1} of {rounds}")
                 if calibration:
                     calibration.measure()
-                _round(number, rounds, seed, workers, judge, say, stages)
+                _round(number, rounds, seed, workers, judge, say, question, point)
         except KeyboardInterrupt:
             point.interrupted = True
             say("interrupted; what was measured so far is kept")
@@ -223,7 +231,8 @@ def _round(
     workers: list[tuple[Worker, Result]],
     judge: Judge,
     say: Say,
-    stages: dict[tuple[str, int], dict[str, list[float]]] | None,
+    question: str,
+    point: Point,
 ) -> None:
     """Everyone once, in an order of this round's own."""
     order = np.random.default_rng([seed, number]).permutation(len(workers))
@@ -234,10 +243,10 @@ def _round(
             timed, outcome = worker.train()
             if judge.check(result, outcome):
                 result.timed[number] = timed
-            if stages is not None:
-                found = stages.setdefault((result.name, result.threads), {})
-                for stage, seconds in worker.stages().items():
-                    found.setdefault(stage, []).append(seconds)
+            if question:
+                found = point.answers.setdefault((result.name, result.threads), {})
+                for name, value in worker.answer(question).items():
+                    found.setdefault(name, []).append(value)
         except Failed as error:
             result.status, result.reason = "failed", str(error)
         if result.status != "ok":

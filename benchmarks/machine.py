@@ -43,7 +43,9 @@ def describe() -> dict[str, Any]:
         "gpu": _first_line(
             "nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"
         ),
-        "commit": _first_line("git", "-C", str(ROOT), "rev-parse", "HEAD"),
+        # The variable is for a copy of the files without their history.
+        "commit": _first_line("git", "-C", str(ROOT), "rev-parse", "HEAD")
+        or os.environ.get("SCRATCHNET_COMMIT"),
         "uncommitted_changes": bool(
             _output(
                 "git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!benchmarks/results"

@@ -1,8 +1,9 @@
 """`python -m benchmarks.report`: the recorded results as tables in README.md, and as plots.
 
 A table goes between the lines `<!-- benchmarks: NAME -->` and `<!-- end -->`, where NAME is an
-experiment's, with "-cuda" behind it if it ran on a GPU. Without such lines nothing is written for
-it. The plots go into the folder of the results, under the same names.
+experiment's, with "-cuda" behind it if it ran on a GPU and could have run on a CPU; or "targets".
+"ladder" and "targets" have a table without a record too, and no times in it. Without such lines
+nothing is written for it. The plots go into the folder of the results, under the same names.
 """
 
 from __future__ import annotations
@@ -36,15 +37,22 @@ def updated(text: str, records: dict[str, Record]) -> str:
     """
 
     def table(match: re.Match[str]) -> str:
-        name = match[2]
-        if name not in records:
-            raise InputError(
-                f"a table {name} is marked, but there is no record of it; expected one of "
-                f"{', '.join(records) or 'none'}: run python -m benchmarks first"
-            )
-        return f"{match[1]}{tables.table(records[name])}\n{match[3]}"
+        return f"{match[1]}{_table(match[2], records)}\n{match[3]}"
 
     return MARKED.sub(table, text)
+
+
+def _table(name: str, records: dict[str, Record]) -> str:
+    if name == "targets":
+        return tables.goals(records)
+    if name in records:
+        return tables.table(records[name])
+    if name == "ladder":
+        return tables.ladder_without_a_gpu()
+    raise InputError(
+        f"a table {name} is marked, but there is no record of it; expected one of "
+        f"{', '.join(records) or 'none'}: run python -m benchmarks first"
+    )
 
 
 def made(readme: Path, folder: Path) -> dict[Path, bytes]:

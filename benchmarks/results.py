@@ -3,8 +3,8 @@
 A file is an object with
 
     schema          1
-    experiment      "compare", "sweep-batch", "sweep-hidden", "epochs", "accuracy" or "breakdown"
-    device          "cpu" or "cuda"
+    experiment      a name in EXPERIMENTS
+    device          "cpu", "cuda", or "rehearsal": see `emulated`, whose times say nothing
     command         what made it
     date            ISO 8601, UTC
     machine         see `machine.describe`
@@ -12,7 +12,7 @@ A file is an object with
     noise           `machine.Calibration.verdict`: seconds, relative_spread, noisy
     interrupted     whether Ctrl-C ended it early
 
-and, but for "accuracy",
+and, for "compare", the sweeps, "epochs", "breakdown" and "ladder",
 
     points          a list, a task each:
         task            the options of scratchnet.training.Options
@@ -26,7 +26,30 @@ and, but for "accuracy",
 "breakdown" has besides
 
     stages          a list: name, threads, seconds {stage: [of each round, all steps together]}
-    limits          a list, one for each number of threads: see `machine.Limits`
+    limits          a list, one for each number of threads: see `machine.Limits`; on a GPU one, see
+                    `gpu_limits.GpuLimits`
+
+"ladder", whose points are an epoch of full batches and the way to the required accuracy,
+
+    gpu             for each point a list: name, threads, values {what: [of each round]}, where what
+                    is "seconds", "launches", "kernels" or "accuracy": see `worker.Server.gpu`
+    required        the validation accuracy to reach
+    limits          as of "breakdown"
+
+"networks"
+
+    task            the options of each
+    networks        a list: rung, networks (how many), status, reason, steps, seconds and
+                    gpu_seconds, of each round and of all networks together
+
+"rungs"
+
+    seed            of the first of the random cases
+    cases, mnist    lists of what was compared: see `equality`
+
+"campaign"
+
+    parts           a list: name, status, seconds
 
 and "accuracy"
 
@@ -39,22 +62,31 @@ and "accuracy"
         import_seconds      of it, until the contender is imported and the data loaded
         warm_seconds        a list: training and evaluation in the same process, once more each
         accuracy            on the validation images
+
+"kernels" has none of these from machine on, but
+
+    nvrtc           the version of the compiler; options: what it was given beside constants
+    variants        a list: see `benchmarks.kernels.figures`
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import short_name
+from benchmarks import machine
+from benchmarks.worker import REHEARSAL
 from scratchnet import files
 from scratchnet.errors import InputError
 
 SCHEMA = 1
 FOLDER = Path(__file__).parent / "results"
-EXPERIMENTS = ("compare", "sweep-batch", "sweep-hidden", "epochs", "accuracy", "breakdown")
+ON_BOTH = ("compare", "sweep-batch", "sweep-hidden", "epochs", "accuracy", "breakdown")  # devices
+EXPERIMENTS = (*ON_BOTH, "ladder", "networks", "rungs", "campaign", "kernels")
+REHEARSED = "rehearsal"
 
 Record = dict[str, Any]
 
@@ -62,6 +94,22 @@ Record = dict[str, Any]
 def now() -> str:
     """The time as it stands in a record."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def header(experiment: str, device: str, command: str) -> Record:
+    """What every record of a run begins with; its `noise` and whether it was `interrupted` follow.
+
+    In a rehearsal the device says so.
+    """
+    return {
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "device": REHEARSED if os.environ.get(REHEARSAL) else device,
+        "command": command,
+        "date": now(),
+        "machine": machine.describe(),
+        "load_before": machine.load(),
+    }
 
 
 def save(record: Record, file: Path | None = None) -> Path:
@@ -72,7 +120,7 @@ def save(record: Record, file: Path | None = None) -> Path:
     """
     if file is None:
         date = record["date"][:19].translate(str.maketrans("", "", "-:"))
-        name = f"{date}-{short_name(record['machine'])}-{record['experiment']}.json"
+        name = f"{date}-{machine.short_name(record['machine'])}-{record['experiment']}.json"
         file = FOLDER / name
         file.parent.mkdir(exist_ok=True)
     files.write(file, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
@@ -100,12 +148,17 @@ def read(file: Path) -> Record:
 
 
 def newest(folder: Path) -> dict[str, Record]:
-    """The latest record of each experiment in a folder; of one on a GPU as "NAME-cuda"."""
+    """The latest record of each experiment in a folder, and of those that a CPU can make too, of
+    one on a GPU as "NAME-cuda". Rehearsals do not count.
+    """
     found: dict[str, Record] = {}
     for file in sorted(folder.glob("*.json")):
         record = read(file)
-        name = record["experiment"] + ("-cuda" if record["device"] == "cuda" else "")
+        name, device = record["experiment"], record["device"]
+        if device == REHEARSED:
+            continue
+        name += "-cuda" if name in ON_BOTH and device == "cuda" else ""
         if name not in found or record["date"] >= found[name]["date"]:
             found[name] = record
-    names = [name + suffix for suffix in ("", "-cuda") for name in EXPERIMENTS]
+    names = [*ON_BOTH, *(f"{name}-cuda" for name in ON_BOTH), *EXPERIMENTS[len(ON_BOTH) :]]
     return {name: found[name] for name in names if name in found}

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import statistics
+from benchmarks.gpu_limits import GpuLimits
+from benchmarks.rungs import LAYOUTS
 from benchmarks.statistics import Ratio, Spread
 
 BASELINE = "pytorch-fused"
-STAGES = ("gather", "forward", "head", "backward", "adam", "wait", "rest")
+STAGES = ("gather", "forward", "head", "backward", "adam", "update", "wait", "rest")
 
 Record = dict[str, Any]
 Seconds = dict[int, float]
@@ -91,12 +93,17 @@ def untimed(record: Record) -> list[str]:
         lines.append((contender["name"], contender["status"], contender["reason"]))
     for start in record.get("starts", []):
         lines.append((start["name"], start["status"], start["reason"]))
+    for each in record.get("networks", []):
+        lines.append((f"{each['rung']}, {each['networks']}", each["status"], each["reason"]))
     return [f"{n}: {s}: {r}" for n, s, r in dict.fromkeys(lines) if s != "ok"]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the time of an update goes: microseconds by stage; "rest" is what is between them."""
+    """Where the time of an update goes: microseconds by stage; "rest" is what is between them.
+
+    "update" is the parameters' gradients and "adam" in one, where a kernel has both in one.
+    """
 
     name: str
     threads: int
@@ -124,6 +131,26 @@ def flops(options: Record) -> int:
     return 2 * n * (2 * 784 * hidden + 3 * hidden * 10)
 
 
-def least_us(record: Record, limit: Record) -> float:
-    """Microseconds that the products of an update take at least, at the machine's best."""
-    return flops(record["points"][0]["task"]) / limit["flops"] * 1e6
+@dataclass(frozen=True)
+class AtBest:
+    """With so much of the machine, so many operations a second, and an update's products in us."""
+
+    where: str
+    flops: float
+    us: float
+
+
+def at_best(record: Record) -> list[AtBest]:
+    """What the machine of a breakdown can do at most; of a GPU, also some multiprocessors."""
+    found = []
+    for limit in record["limits"]:
+        if "threads" in limit:
+            count = limit["threads"]
+            found.append((f"{count} thread{'s' if count > 1 else ''}", limit["flops"]))
+            continue
+        gpu = GpuLimits(**limit)
+        found.append((f"all {gpu.multiprocessors} multiprocessors", gpu.flops()))
+        blocks = sorted({rung.blocks for rung in LAYOUTS}, reverse=True)
+        found += [(f"{count} multiprocessors", gpu.flops(count)) for count in blocks]
+    total = flops(record["points"][0]["task"])
+    return [AtBest(where, speed, total / speed * 1e6) for where, speed in found]

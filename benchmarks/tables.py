@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks import statistics, summary
+from benchmarks import ladder, statistics, summary, targets
 from benchmarks.summary import BASELINE, Record, Row
 
 Cells = Sequence[str]
+NOT_RUN = "not yet run on a GPU"
 
 
 def table(record: Record) -> str:
@@ -29,6 +31,8 @@ def number(value: float) -> str:
 
 def origin(record: Record) -> str:
     """Machine, versions, date, command, and whether the machine was quiet."""
+    if record["experiment"] == "kernels":
+        return f"NVRTC {record['nvrtc']}, {record['date'][:10]}. `{record['command']}`"
     machine = record["machine"]
     where = f"{machine['gpu']}, " if record["device"] == "cuda" else ""
     versions = ", ".join(
@@ -47,6 +51,8 @@ def origin(record: Record) -> str:
         text += f" **The machine was noisy**: a loop that is always the same varied by {noise:.0%}."
     if record["interrupted"]:
         text += " **Interrupted**: not all that was asked for was measured."
+    if record["device"] == "rehearsal":
+        text += " **A rehearsal without a GPU**: its times say nothing."
     return text
 
 
@@ -185,6 +191,8 @@ def _accuracy(record: Record) -> tuple[str, str]:
 def _breakdown(record: Record) -> tuple[str, str]:
     parts = summary.parts(record)
     stages = [stage for stage in summary.STAGES if any(stage in p.stages for p in parts)]
+    if "multiprocessors" in record["limits"][0]:
+        return _stages_of_kernels(record, parts, stages)
     lines = [
         [
             f"`{each.name}`",
@@ -195,9 +203,9 @@ def _breakdown(record: Record) -> tuple[str, str]:
         for each in parts
     ]
     limits = "; ".join(
-        f"with {_threads(limit['threads'])} {number(limit['flops'] / 1e9)} GFLOP/s, so that the "
-        f"products of an update take at least {number(summary.least_us(record, limit))} us"
-        for limit in record["limits"]
+        f"with {least.where} {number(least.flops / 1e9)} GFLOP/s, so that the "
+        f"products of an update take at least {number(least.us)} us"
+        for least in summary.at_best(record)
     )
     copied = record["limits"][0]
     return _markdown(["contender", "threads", *stages, "all"], lines), (
@@ -211,6 +219,201 @@ def _breakdown(record: Record) -> tuple[str, str]:
     )
 
 
+def _stages_of_kernels(
+    record: Record, parts: Sequence[summary.Parts], stages: Cells
+) -> tuple[str, str]:
+    lines = [
+        [f"`{p.name}`", *(number(p.stages.get(s, 0)) for s in stages), number(p.total)]
+        for p in parts
+    ]
+    limits = ", ".join(f"{number(each.us)} with {each.where}" for each in summary.at_best(record))
+    return _markdown(["contender", *stages, "all"], lines), (
+        "Microseconds an update by stage, medians of the rounds and means of the blocks, by the "
+        "clock of a multiprocessor, for which the kernel is compiled with a look at it after each "
+        "stage. gather: of pixels, with the kernel of that name; wait: for other blocks; update: "
+        "gradients of the parameters, and Adam; rest: loading and storing the model. At this GPU's "
+        f"best the products of an update take {limits}."
+    )
+
+
+def _ladder(record: Record) -> tuple[str, str]:
+    (point, *_), rows = record["points"], ladder.rows(record)
+    header = [
+        *TRAFFIC, "us, GPU", "us, wall", "of the limit", "of its own limit",
+        f"ms to {record['required']:.1%}",
+    ]  # fmt: skip
+    lines = [[*_traffic(row), *_times(row, record["required"])] for row in rows]
+    return _markdown(header, lines), (
+        f"{_task(point)}, an epoch of {point['steps']:,} updates; medians. {EXPLAINED} us, GPU: "
+        "microseconds an update, from the start of an epoch's first kernel to the end of its last "
+        "one (of `layers`, of the epoch); wall: by the host's clock, with all that the host does. "
+        "of the limit: what an update's products, on all multiprocessors, or its bytes would take "
+        "at least, as a share of the time on the GPU; own: with only the multiprocessors that the "
+        "rung uses. ms: of GPU time, an epoch of recipe one-cycle, after which the validation "
+        "accuracy is what is in brackets."
+    )
+
+
+def _times(row: ladder.Row, required: float) -> Cells:
+    times = row.times
+    if times is None:
+        return ["-"] * 5
+    reached = "-"
+    if times.accurate and times.accuracy and times.accuracy >= required:
+        reached = f"{number(times.accurate)} ({times.accuracy:.2%})"
+    gpu = times.gpu.median
+    shares = (f"{least / gpu:.1%}" for least in (times.least, times.own))
+    return [number(gpu), number(times.wall.median), *shares, reached]
+
+
+TRAFFIC = ("rung", "launches", "kernels", "kB moved", "kB exchanged")
+EXPLAINED = (
+    "launches: of kernels and graphs by the host, for an update; kernels: that the GPU runs, of "
+    "`layers` at least, one for each of CuPy's operations; moved: read and written in global "
+    "memory, by what the shapes say; exchanged: sent from block to block."
+)
+
+
+def _traffic(row: ladder.Row) -> Cells:
+    moved = row.traffic
+    return [
+        f"`{row.name}`",
+        few(moved.launches),
+        few(moved.kernels),
+        number(moved.moved / 1e3),
+        number(moved.exchanged / 1e3) if moved.exchanged else "-",
+    ]
+
+
+def few(value: float) -> str:
+    """Two significant digits of what is small."""
+    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
+
+
+def ladder_without_a_gpu() -> str:
+    """The ladder's table as far as no GPU is needed."""
+    lines = [[*_traffic(row), NOT_RUN] for row in ladder.rows()]
+    return (
+        f"{_markdown([*TRAFFIC, 'us an update'], lines)}\n\n784-50-10, batch 64, float32, an epoch "
+        f"of 937 updates. {EXPLAINED}"
+    )
+
+
+def goals(records: dict[str, Record]) -> str:
+    """The targets, and what of them was measured."""
+    lines = []
+    for target in targets.TARGETS:
+        value = target.measured(records)
+        verdict = NOT_RUN if value is None else "yes" if value <= target.limit else "**no**"
+        measured = "" if value is None else f"{value:.3g}"
+        lines.append([target.text, f"{target.limit:g}", measured, verdict])
+    return _markdown(["", "at most", "measured", "reached"], lines)
+
+
+def _networks(record: Record) -> tuple[str, str]:
+    counts = sorted({each["networks"] for each in record["networks"]})
+    rows: dict[str, dict[int, str]] = {}
+    for each in record["networks"]:
+        if each["status"] == "ok":
+            seconds = statistics.spread(each["gpu_seconds"]).median
+            us = seconds / each["steps"] / each["networks"] * 1e6
+            rows.setdefault(each["rung"], {})[each["networks"]] = number(us)
+    header = ["layout", *(f"{count} network{'s' if count > 1 else ''}" for count in counts)]
+    lines = [[f"`{name}`", *(row.get(n, "-") for n in counts)] for name, row in rows.items()]
+    task = record["task"]
+    return _markdown(header, lines), (
+        f"784-{task['hidden']}-10, batch {task['batch_size']}, recipe {task['recipe']}. "
+        "Microseconds of GPU time for an update of one network, where so many train side by side; "
+        "medians. Each has the losses that it has alone, bit for bit."
+    )
+
+
+def _rungs(record: Record) -> tuple[str, str]:
+    names = list(dict.fromkeys(e["rung"] for e in _compared(record)))
+    lines = [_rung(name, record) for name in names]
+    header = [
+        "rung", "updates", "bit for bit", "worst share of the bound", "MNIST, share", "networks",
+        "failures",
+    ]  # fmt: skip
+    steps = max((entry["steps"] for entry in record["mnist"]), default=0)
+    return _markdown(header, lines), (
+        f"{len(record['cases'])} random networks, batches and recipes, from the seed "
+        f"{record['seed']} on, each rung beside the one below: how many updates, in how many cases "
+        "all numbers were the same, and the largest difference as a share of its bound. MNIST: "
+        f"after {steps} updates, the largest share of what is tolerated. networks: in how many "
+        "cases three side by side were, bit for bit, what each is alone."
+    )
+
+
+def _compared(record: Record) -> list[Record]:
+    return [*record["mnist"], *(e for case in record["cases"] for e in case["rungs"])]
+
+
+def _rung(name: str, record: Record) -> Cells:
+    cases, mnist, together = (
+        [entry for entry in entries if entry["rung"] == name and not entry.get("skipped")]
+        for entries in (
+            [entry for case in record["cases"] for entry in case["rungs"]],
+            record["mnist"],
+            [entry for case in record["cases"] for entry in case["together"]],
+        )
+    )
+    everything = [*cases, *mnist, *together]
+    if not everything:
+        return [f"`{name}`", "not on this GPU", *["-"] * 4, "0"]
+    return [
+        f"`{name}`",
+        f"{sum(e['updates'] for e in cases):,}" if cases else "-",
+        f"{sum(e.get('exact', False) for e in cases)} of {len(cases)}" if cases else "-",
+        _worst(cases),
+        _worst(mnist),
+        f"{sum(not e['reason'] for e in together)} of {len(together)}" if together else "-",
+        str(sum(bool(e["reason"]) for e in everything)),
+    ]
+
+
+def _worst(entries: list[Record]) -> str:
+    """The largest share; one that is not finite is recorded as None."""
+    shares = [entry["share"] for entry in entries if "share" in entry]
+    return f"{max(math.inf if s is None else s for s in shares):.2%}" if shares else "-"
+
+
+def _campaign(record: Record) -> tuple[str, str]:
+    lines = [
+        [f"`{p['name']}`", p["status"], number(p["seconds"]) if "seconds" in p else "-"]
+        for p in record["parts"]
+    ]
+    return _markdown(["part", "result", "seconds"], lines), "What was run, in this order."
+
+
+def _kernels(record: Record) -> tuple[str, str]:
+    """A row for each kernel and form, a column for each compute capability."""
+    tutorial = [v for v in record["variants"] if v["units"] == 50 and v["batch"] in (None, 64)]
+    tutorial.sort(key=lambda variant: -variant["architecture"])  # the newest have all forms
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for variant in tutorial:
+        for name, usage in variant["kernels"].items():
+            shared = variant["shared"] if name == "train" else 0
+            key = f"`{name}`, {variant['form']}", number(shared / 2**10) if shared else "-"
+            fits = variant["fits"] or not shared
+            cell = _registers(usage) if fits else "too large"
+            rows.setdefault(key, {})[variant["architecture"]] = cell
+    architectures = sorted({variant["architecture"] for variant in tutorial})
+    header = ["kernel", "shared, KiB", *(f"sm_{each}" for each in architectures)]
+    lines = [[*key, *(row.get(each, "-") for each in architectures)] for key, row in rows.items()]
+    return _markdown(header, lines), (
+        "Registers of a thread, for each compute capability; +: bytes of a thread for which there "
+        "is no register, and which go into memory. shared: of a block; where that is too large for "
+        "the GPU, or where it has no clusters, another form of `train` is taken. All at "
+        "784-50-10, and `train` and `gather` at batch 64."
+    )
+
+
+def _registers(usage: Record) -> str:
+    spilt = f" + {usage['spill_stores']}" if usage["spill_stores"] else ""
+    return f"{usage['registers']}{spilt}"
+
+
 TABLES: dict[str, Callable[[Any], tuple[str, str]]] = {
     "compare": _compare,
     "sweep-batch": lambda record: _sweep(record, "batch_size", "batch size"),
@@ -218,4 +421,9 @@ TABLES: dict[str, Callable[[Any], tuple[str, str]]] = {
     "epochs": _epochs,
     "accuracy": _accuracy,
     "breakdown": _breakdown,
+    "ladder": _ladder,
+    "networks": _networks,
+    "rungs": _rungs,
+    "campaign": _campaign,
+    "kernels": _kernels,
 }

@@ -63,8 +63,8 @@ class Task:
 
     @classmethod
     def of(cls, options: Options, device: str = "cpu", split: Split | None = None) -> Task:
-        """The task that `scratchnet train` has with these options; by default on MNIST."""
-        run = Run(options, mnist.load().train if split is None else split, "cpu")
+        """The task that `scratchnet train` has with these options; by default on `training`'s."""
+        run = Run(options, training(options) if split is None else split, "cpu")
         each = run.steps_per_epoch
         optimizer = run.optimizer
         return cls(
@@ -118,6 +118,15 @@ class Task:
         t = np.ones(self.steps) if self.renew else np.arange(1.0, self.steps + 1)
         c1, c2 = 1 - self.betas[0] ** t, np.sqrt(1 - self.betas[1] ** t)
         return np.stack([self.lrs * c2 / c1, self.eps * c2, 1 - self.lrs * self.weight_decay], 1)
+
+
+def training(options: Options) -> Split:
+    """MNIST's 50,000 images for training; all 60,000 if the options' limit asks for more."""
+    data = mnist.load()
+    if (options.limit or 0) <= len(data.train.labels):
+        return data.train
+    (images, labels), (more_images, more_labels) = data.train, data.validation
+    return Split(np.concatenate([images, more_images]), np.concatenate([labels, more_labels]))
 
 
 def probe(options: Options, images: int) -> Options:

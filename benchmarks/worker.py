@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scratchnet.training import Options
 
 PATIENCE = 600.0  # seconds for a contender to prepare
+REHEARSAL = "SCRATCHNET_REHEARSAL"  # a variable that says: there is no GPU, see `emulated`
 STOPPING = 5.0  # seconds for a process to end by itself
 LEAST_PATIENCE = 30.0  # seconds for a run, or else 20 times what the fastest took
 
@@ -91,6 +92,7 @@ class Worker:
     """The parent's end. Starts the process; `stop` ends it, whatever it is doing.
 
     Attributes:
+        patience: seconds for it to prepare.
         seconds: what its fastest run of the task so far has taken.
 
     Raises:
@@ -102,6 +104,7 @@ class Worker:
     options: Options
     probe: Options
     device: str = "cpu"
+    patience: float = PATIENCE
     seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -120,7 +123,7 @@ class Worker:
     def prepare(self) -> Ready:
         """Import, load, compile, and train the probe once and the task twice."""
         job = (self.entry, self.threads, self.options, self.probe, self.device)
-        ready: Ready = self._ask(job, PATIENCE)
+        ready: Ready = self._ask(job, self.patience)
         self.seconds = ready.seconds
         return ready
 
@@ -133,10 +136,10 @@ class Worker:
         self.seconds = min(self.seconds, timed.seconds)
         return timed, outcome
 
-    def stages(self) -> dict[str, float]:
-        """The seconds of each stage of the task, by a contender that can tell."""
-        seconds: dict[str, float] = self._ask("stages", max(LEAST_PATIENCE, 20 * self.seconds))
-        return seconds
+    def answer(self, question: str) -> dict[str, float]:
+        """What a contender that can tell says of the task: see `Server.stages` and `Server.gpu`."""
+        found: dict[str, float] = self._ask(question, max(LEAST_PATIENCE, 20 * self.seconds))
+        return found
 
     def _ask(self, request: Any, patience: float) -> Any:
         try:
@@ -183,7 +186,7 @@ def serve(connection: Connection) -> None:
     """Answer requests until the parent is gone; each answer is a problem, or "" and the reply."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
     sys.stdout = sys.stderr  # libraries' chatter is no result
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, BrokenPipeError), _rehearsal():
         try:
             job = connection.recv()
             server = Server(*job)
@@ -195,6 +198,14 @@ def serve(connection: Connection) -> None:
         except BaseException as error:
             text = " ".join(str(error).split())
             connection.send((f"{type(error).__name__}: {text[:500]}", None))
+
+
+def _rehearsal() -> contextlib.AbstractContextManager[None]:
+    if not os.environ.get(REHEARSAL):
+        return contextlib.nullcontext()
+    from benchmarks import emulated
+
+    return emulated.gpu()
 
 
 class Server:
@@ -224,7 +235,7 @@ class Server:
         )
 
     def _take(self, task: Task, threads: int) -> None:
-        self.epochs = len(task.order)
+        self.task, self.epochs = task, len(task.order)
         self.contender.prepare(task, threads)
         self.idle_since = time.process_time()
 
@@ -252,18 +263,33 @@ class Server:
         return timed, outcome
 
     def stages(self) -> dict[str, float]:
-        """Of a contender that has them; "rest" is what is between them."""
-        measure = getattr(self.contender, "stages", None)
-        if measure is None:
-            raise NotImplementedError("this contender can't tell its stages apart")
+        """The seconds of each stage; if it does not tell "rest", that is what is between them."""
+        stages, seconds = self._answer("stages")
+        return {"rest": seconds - sum(stages.values())} | stages
+
+    def gpu(self) -> dict[str, float]:
+        """Of the first epoch the GPU's seconds, what was launched, and the accuracy after it."""
+        from benchmarks.task import accuracy
+        from scratchnet import mnist
+
+        found, _ = self._answer("gpu")
+        parameters = self.contender.collect().parameters
+        split = mnist.load().validation
+        return found | {"accuracy": accuracy(parameters, split, self.task.normalization)}
+
+    def _answer(self, question: str) -> tuple[dict[str, float], float]:
+        """What the contender says after a reset, and in how many seconds."""
+        tell = getattr(self.contender, question, None)
+        if tell is None:
+            raise NotImplementedError(f"this contender can't tell its {question}")
         self.contender.reset()
         gc.collect()
         begin = time.perf_counter()
-        seconds: dict[str, float] = dict(measure())
-        seconds["rest"] = time.perf_counter() - begin - sum(seconds.values())
+        found: dict[str, float] = dict(tell())
+        seconds = time.perf_counter() - begin
         settle()
         self.idle_since = time.process_time()
-        return seconds
+        return found, seconds
 
 
 def settle() -> None:

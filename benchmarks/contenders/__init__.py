@@ -6,7 +6,6 @@ library at the top, so it is imported only in the process that runs it.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import shutil
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Protocol
 
+from benchmarks import rungs
 from benchmarks.task import Outcome, Task
 from scratchnet import backend, engines
 from scratchnet.errors import InputError
@@ -75,7 +75,7 @@ class Entry:
         if self.commands and not any(map(shutil.which, self.commands)):
             return f"none of {', '.join(self.commands)} is found: install a compiler"
         if self.module.endswith(".scratchnet_engine"):
-            return engines.why_not(self.variant)
+            return engines.why_not(rungs.named(self.variant).engine)
         return None
 
     def unfit(self, recipe: str, device: str) -> str | None:
@@ -94,7 +94,6 @@ class Entry:
         return made
 
 
-@functools.cache
 def _no_cuda(library: str) -> str | None:
     """Why a library can't use the GPU; JAX is asked only where it runs."""
     if library == "cupy":
@@ -110,15 +109,20 @@ _EAGER, _COMPILE = HERE + "pytorch_eager", HERE + "pytorch_compile"
 _WHOLE, _GRAPH = HERE + "pytorch_whole_step", HERE + "pytorch_cuda_graph"
 _LESS_THAN_TUTORIAL = ("adam", "one-cycle")
 
+_ENGINE = HERE + "scratchnet_engine"
+
+
+def _devices(engine: str) -> tuple[str, ...]:
+    if engine == "layers":
+        return BOTH
+    return ("cuda",) if engine in engines.CUDA else ("cpu",)
+
+
 ENTRIES = (
+    *(Entry(f"scratchnet-{name}", _ENGINE, name, devices=_devices(name)) for name in engines.NAMES),
     *(
-        Entry(
-            f"scratchnet-{name}",
-            HERE + "scratchnet_engine",
-            name,
-            devices=BOTH if name == "layers" else ("cpu",),
-        )
-        for name in engines.NAMES
+        Entry(f"scratchnet-{rung.name}", _ENGINE, rung.name, devices=("cuda",), quick=False)
+        for rung in rungs.LAYOUTS
     ),
     Entry("pytorch-default", _EAGER, "default", TORCH, devices=BOTH),
     Entry("pytorch-foreach", _EAGER, "foreach", TORCH, devices=BOTH),

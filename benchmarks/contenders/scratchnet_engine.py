@@ -1,19 +1,22 @@
-"""scratchnet itself, by each of its engines. On a GPU: its layers on CuPy, not yet run there."""
+"""scratchnet itself, by each of its engines. On a GPU not yet run."""
 
 from __future__ import annotations
 
 import numpy as np
 
 import scratchnet
+from benchmarks import kernel_stages, rungs
+from benchmarks.gpu_clock import Watch, around
 from benchmarks.stages import Clock
 from benchmarks.task import Outcome, Task
 from scratchnet import backend, engines
+from scratchnet.engines import cuda, cuda_epoch
 from scratchnet.mnist import Split
 from scratchnet.training import Run
 
 
 class Contender:
-    """A `Run` and an engine. The variant is the engine's name.
+    """A `Run` and an engine. The variant is the engine's name, or that of a rung of the ladder.
 
     The engines take their numbers of threads from threadpoolctl (BLAS) and OMP_NUM_THREADS
     (native), which the worker has set. The order of an epoch they make in the time that counts,
@@ -21,23 +24,42 @@ class Contender:
     """
 
     def __init__(self, variant: str) -> None:
-        self.name = variant
+        self.rung = rungs.named(variant)
 
     def about(self) -> str:
-        """Version and engine."""
-        library = "NumPy" if self.task.device == "cpu" else "CuPy"
-        version = backend.array_module(self.task.device).__version__
-        return f"scratchnet {scratchnet.__version__}, engine {self.name}, {library} {version}"
+        """Version, engine, and what a GPU's kernels are laid out for."""
+        library = "NumPy" if self.run.device == "cpu" else "CuPy"
+        version = backend.array_module(self.run.device).__version__
+        text = (
+            f"scratchnet {scratchnet.__version__}, engine {self.rung.engine}, {library} {version}"
+        )
+        if isinstance(self.engine, cuda_epoch.Engine):
+            layout = self.engine.fleet.layout
+            text += f", {'cluster' if layout.cluster else 'grid'} of {layout.blocks} blocks"
+        return text
 
     def prepare(self, task: Task, threads: int) -> None:
-        """Nothing but the data: what an engine compiles is kept for the process."""
+        """A run and its engine, which keeps what it compiles and records for all that follows.
+
+        Raises:
+            UserWarning: another engine would take this one's place.
+        """
+        device = cuda.DEVICE if task.device == "cuda" else task.device
         self.task = task
+        self.run = Run(task.options, Split(task.images, task.labels), device)
+        self.engine = self._engine()
+
+    def _engine(self) -> engines.Engine:
+        with rungs.only(self.rung):
+            return engines.make(self.rung.engine, self.run)
 
     def reset(self) -> None:
-        """A new run."""
-        task = self.task
-        self.run = Run(task.options, Split(task.images, task.labels), task.device)
-        self.engine = engines.make(self.name, self.run)
+        """The run as it was at first, in the same memory, which a recorded graph knows."""
+        optimizer = self.run.optimizer
+        self.run.model.load_state_dict(self.task.initial)
+        for vector in optimizer.vectors.values():
+            vector[...] = 0
+        optimizer.steps = [0] * len(optimizer.steps)
         self.losses: list[float] = []
 
     def epoch(self, number: int) -> None:
@@ -51,12 +73,40 @@ class Contender:
         parameters = {name: backend.to_numpy(value) for name, value in state.items()}
         return Outcome(np.array(self.losses), parameters)
 
+    def gpu(self) -> dict[str, float]:
+        """Of the first epoch, from a fresh `reset` on: seconds, launches and kernels.
+
+        The seconds are the GPU's, from its first kernel to the end of its last; launches are those
+        by the host, of kernels and graphs, and kernels those that the GPU runs for them. `layers`,
+        whose kernels are CuPy's, has no counts, and the seconds are of the whole epoch.
+        """
+        if self.rung.engine == "layers":
+            return {"seconds": around(lambda: self.epoch(0))}
+        watch, engine = Watch(), self.engine
+        try:
+            with watch.on():
+                self.engine = self._engine()  # whose graph is made under the watch
+                for _ in range(2):
+                    watch.begin()
+                    self.epoch(0)
+                    self.reset()
+                watch.begin(watch.launches)
+                self.epoch(0)
+        finally:
+            self.engine = engine
+        (seconds,) = watch.seconds()
+        return {"seconds": seconds, "launches": watch.launches, "kernels": watch.kernels}
+
     def stages(self) -> dict[str, float]:
         """Train, from a fresh `reset` on, and return the seconds of each stage."""
-        if self.name == "native":
+        if self.rung.engine == "native":
             made: dict[str, float] = self.engine.stages(0, self.run.total_steps)  # type: ignore[attr-defined]
             return made
-        return self._stages_of_layers() if self.name == "layers" else self._stages_of_methods()
+        if self.rung.engine == "cuda_epoch":
+            return kernel_stages.measure(self.run, self.rung)
+        return (
+            self._stages_of_layers() if self.rung.engine == "layers" else self._stages_of_methods()
+        )
 
     def _stages_of_layers(self) -> dict[str, float]:
         """`Run.update`, with a look at the clock between its lines."""
@@ -79,7 +129,7 @@ class Contender:
 
     def _stages_of_methods(self) -> dict[str, float]:
         """numpy_inplace: each of its methods belongs to a stage."""
-        clock, engine = Clock(), self.engine
+        clock, engine = Clock(), self._engine()  # to be changed
         for method, stage in (
             ("_gather", "gather"),
             ("_forward", "forward"),

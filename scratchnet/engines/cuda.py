@@ -169,13 +169,14 @@ def steps(run: Run, first: int, last: int) -> npt.NDArray[np.float64]:
     if run.recipe.renew:
         t[:] = 1
     lrs = run.lrs[first:last]
-    sizes_of_batches = [len(run.chosen(step)) for step in range(first, last)]
+    begin = np.arange(first, last) % run.steps_per_epoch * run.options.batch_size
+    n = np.minimum(run.options.batch_size, len(run.labels) - begin)
     return np.column_stack(
         [
             lrs / (1 - beta1**t),
             np.sqrt(1 - beta2**t),
             1 - lrs * optimizer.weight_decay,
-            1 / np.array(sizes_of_batches),
+            1 / n,
         ]
     )
 
