@@ -35,9 +35,7 @@ def page(checkpoint: Path | None, digit: int, mine: Path | None, seed: int, out:
     from scratchnet import files
     from scratchnet.study import page, page_facts
 
-    click.echo(
-        "training, without a bug and with each of several; this takes some seconds", err=True
-    )
+    click.echo("training, without a bug and with each of several: some seconds", err=True)
     facts = page_facts.gather(checkpoint, digit, seed)
     if mine is not None:
         facts = facts._replace(mine=page_facts.ask(mine, facts))
@@ -45,6 +43,4 @@ def page(checkpoint: Path | None, digit: int, mine: Path | None, seed: int, out:
         click.echo(f"{mine}: {facts.mine.ruling.message}")
     content = page.render(facts, seed).encode()
     files.write(out, content)
-    click.echo(
-        f"{out}, {len(content) / 1e6:.1f} MB: open it in a browser, {out.resolve().as_uri()}"
-    )
+    click.echo(f"{out} ({len(content) / 1e6:.1f} MB): open {out.resolve().as_uri()} in a browser")
