@@ -624,14 +624,24 @@ OUTSIDE: dict[str, tuple[str, Function, str]] = {
     ),
     "x of the next sample": ("network_backward", the_next_sample, "unknown"),
     "an epsilon of 1e-9": ("softmax_forward", lambda x: softmax(x) / (1 + 1e-9), "unknown"),
+    "rounded to ten binary places, which is no float16": (
+        "softmax_forward",
+        lambda x: np.round(1024 * softmax(x)) / 1024,
+        "unknown",
+    ),
+    "without its sign": (
+        "finite_difference",
+        lambda *arguments: abs(slope_of_copies(*arguments)),
+        "unknown",
+    ),
     "nearly a mistake of the library": (
         "linear_backward.grad_weight",
-        lambda g, x: 1.0005 * g.T @ x / len(x),
+        lambda g, x: -1.0005 * g.T @ x,
         "unknown",
     ),
     "hardly wrong, and near to what is hardly wrong": (
         "log_softmax_forward",
-        lambda x: np.log(softmax(x) + 3e-12),
+        lambda x: (1 + 3e-12) * functional.log_softmax_forward(x),
         "unknown",
     ),
     "sum over the classes twice": (
