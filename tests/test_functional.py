@@ -718,19 +718,19 @@ def test_cross_entropy_names_what_it_refuses(
     "options", [{}, {"label_smoothing": 0.1}, {"weight": np.array([0.0, 1.0, 2.0])}], ids=str
 )
 @pytest.mark.parametrize(
-    ("wrong", "target", "ignore_index"),
+    ("wrong", "target", "ignored"),
     [
-        (3, np.array([1, 3]), -100),
-        (-1, np.array([1, -1]), -100),
-        (-100, np.array([-100, 1]), -1),
-        (156, np.array([1, 156], np.uint8), -100),  # -100, modulo 256
+        (3, np.array([1, 3]), {}),
+        (-1, np.array([1, -1]), {}),
+        (-100, np.array([-100, 1]), {"ignore_index": -1}),
+        (156, np.array([1, 156], np.uint8), {}),  # -100, modulo 256
     ],
 )
 def test_cross_entropy_of_a_wrong_label_is_an_error_on_the_cpu_and_nan_on_the_gpu(
-    xp: ModuleType, wrong: int, target: Array, ignore_index: int, options: dict[str, Any]
+    xp: ModuleType, wrong: int, target: Array, ignored: dict[str, int], options: dict[str, Any]
 ) -> None:
     """nan in the loss and the whole gradient of that sample, and in no other's."""
-    options = options | {"ignore_index": ignore_index}
+    options = options | ignored
     arrays = np.ones((2, 3)), target
     if xp is np:
         for function in (ours.cross_entropy_forward, ours.cross_entropy_backward):
