@@ -359,7 +359,7 @@ def function(
             reduction "none" the backward gets a grad_output besides.
 
     Returns:
-        A report with a row for each result, and the cause of what is wrong.
+        A report with a row for each result and, without options, the cause of what is wrong.
 
     Raises:
         ValueError: the name is not one of them, or the dtype; or there are options that the
@@ -384,8 +384,9 @@ def function(
         forward, backward = FUNCTIONS[family](Draw(instance, seed, dtype), **options)
         case = forward if direction == "forward" else backward
         report.differences += _try(instance.name, mine, case)
-    if not report.ok and name in diagnose.SUBJECTS:
-        report.cause = str(diagnose.function(name, mine, seed=seed))
+    if not report.ok and not options and name in diagnose.SUBJECTS:
+        verdict = diagnose.function(name, mine, seed=seed)
+        report.cause = "" if verdict.ok else str(verdict)  # whose instances are others
     return report
 
 
