@@ -205,6 +205,10 @@ def test_networks_that_differ_in_more_than_seed_and_rate_are_refused(form: Form)
         ):
             with pytest.raises(InputError, match="more than seed and learning rate"):
                 cuda_epoch.Fleet([run, Run(options, images, "cpu")])
+        other = Run(Options(), split, "cpu")
+        other.optimizer.betas = (0.8, 0.99)
+        with pytest.raises(InputError, match="more than seed and learning rate"):
+            cuda_epoch.Fleet([run, other])
 
 
 @pytest.mark.parametrize("form", [*map(param, EMULATED[:1])])

@@ -461,8 +461,8 @@ def build(
 def arguments(**values: Array | int) -> np.void:
     """A struct of pointers and ints; whoever calls keeps the arrays."""
     return cuda.struct(
-        {
-            name: (cuda.POINTER if isinstance(value, np.ndarray) else np.int32, value)
+        **{
+            name: value if isinstance(value, np.ndarray) else np.int32(value)
             for name, value in values.items()
         }
     )
@@ -552,15 +552,8 @@ def test_blocks_exchange_their_numbers(cooperative: bool, rounds: int) -> None:
 
 def test_arguments_are_passed_by_value_to_each_thread() -> None:
     y = np.zeros((2, 33), np.float32)
-    inner = cuda.struct({"scale": (np.float64, 0.25), "shift": (np.int32, -7)})
-    given = cuda.struct(
-        {
-            "small": (np.uint8, 3),
-            "inner": (inner.dtype, inner),
-            "y": (cuda.POINTER, y),
-            "n": (np.int16, 10),
-        }
-    )
+    inner = cuda.struct(scale=np.float64(0.25), shift=np.int32(-7))
+    given = cuda.struct(small=np.uint8(3), inner=inner, y=y, n=np.int16(10))
     build("words.cu").launch("by_value", given, blocks=2, threads=33)
     np.testing.assert_array_equal(y, np.tile(0.5 * (10 + np.arange(33)) - 7 - 3, (2, 1)))
 

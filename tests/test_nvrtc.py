@@ -523,14 +523,9 @@ def test_options_are_those_that_cupy_compiles_with(
 def test_cupy_passes_a_struct_by_value() -> None:
     """A NumPy scalar is copied to where the driver takes a parameter from."""
     scalar = pytest.importorskip("cupy._core._scalar")
-    inner = cuda.struct({"beta": (np.float64, 0.9), "renew": (np.int32, 1)})
+    inner = cuda.struct(beta=np.float64(0.9), renew=np.int32(1))
     outer = cuda.struct(
-        {
-            "p": (cuda.POINTER, np.arange(3)),
-            "batch": (np.int32, 64),
-            "optimizer": (inner.dtype, inner),
-            "scale": (np.float32, 0.5),
-        }
+        p=np.arange(3), batch=np.int32(64), optimizer=inner, scale=np.float32(0.5)
     )
     passed = scalar.CScalar(outer)
     there = np.frombuffer(ctypes.string_at(passed.ptr, outer.nbytes), outer.dtype)
@@ -541,7 +536,7 @@ def test_cupy_passes_a_struct_by_value() -> None:
 # -------------------------------------------------------------------- what the engines ask of it
 
 FUSED: dict[str, int | str] = {"REAL": "float", "INPUTS": 784, "UNITS": 50, "CLASSES": 10}
-ONE = cuda.struct({"number": (np.int32, 1)})
+ONE = cuda.struct(number=np.int32(1))
 
 
 def test_a_program_is_one_text_and_its_constants(gpu: Gpu) -> None:

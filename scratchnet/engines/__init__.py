@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from scratchnet import backend
 from scratchnet.errors import InputError
 from scratchnet.optim import AdamW
@@ -132,13 +134,33 @@ def within_epochs(run: Run, first: int, last: int) -> Iterator[tuple[int, int]]:
         first = end_of_epoch
 
 
+def have_stepped(run: Run, last: int, updates: int) -> None:
+    """Note in a run's optimizer that it has made so many updates, up to last - 1."""
+    optimizer = run.optimizer
+    t = 1 if run.recipe.renew else optimizer.steps[0] + updates
+    optimizer.steps = [t] * len(optimizer.steps)
+    optimizer.lr = float(run.lrs[last - 1])
+
+
+def check_data(run: Run) -> None:
+    """Raise InputError unless a run's images and labels are such as compiled code can rely on."""
+    (classes, _), (_, inputs) = run.model.lin2.weight.shape, run.model.lin1.weight.shape
+    if run.images.shape != (len(run.labels), inputs):
+        raise InputError(f"images have shape {run.images.shape}; expected (N, {inputs})")
+    if run.images.dtype != np.uint8:
+        raise InputError(f"images are {run.images.dtype}; expected uint8")
+    if run.labels.min() < 0 or run.labels.max() >= classes:
+        raise InputError(f"a label is not in 0..{classes - 1}")
+
+
 def check_plain_adam(name: str, run: Run, device: str = "cpu") -> None:
     """Raise InputError unless a run is on a device, under Adam or AdamW without rarer options."""
     optimizer = run.optimizer
     if run.device != device:
         where = {"cpu": "the CPU", "cuda": "a GPU"}
         raise InputError(
-            f"engine {name}: works on {where[device]} only, not on {where[run.device]}"
+            f"engine {name}: works on {where[device]} only, not on {where[run.device]}: give "
+            f"--device {device}, or another engine"
         )
     if optimizer.amsgrad or optimizer.maximize or optimizer.eps == 0:
         raise InputError(f"engine {name}: has neither amsgrad nor maximize nor eps = 0")

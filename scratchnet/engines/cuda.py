@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from scratchnet import backend
 from scratchnet.backend import Array
-from scratchnet.engines import check_plain_adam
-from scratchnet.errors import InputError
+from scratchnet.engines import check_data, check_plain_adam
 
 if TYPE_CHECKING:
     from scratchnet.training import Run
@@ -29,7 +28,6 @@ KERNELS = Path(__file__).parent / "kernels"
 STATIC_SHARED = 48 << 10  # bytes of shared memory that need no asking for
 NON_PORTABLE_CLUSTER_SIZE = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 REALS = {"float32": "float", "float64": "double"}
-POINTER = np.uint64
 
 
 def source(file: str | Path) -> str:
@@ -124,7 +122,8 @@ def capture(work: Callable[[], None]) -> Callable[[], None]:
         stream.begin_capture()
         work()
         graph = stream.end_capture()
-    return lambda: graph.launch()
+    launch: Callable[[], None] = graph.launch
+    return launch
 
 
 def address(array: Array) -> int:
@@ -132,14 +131,24 @@ def address(array: Array) -> int:
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
-def struct(fields: Mapping[str, tuple[npt.DTypeLike, Any]]) -> np.void:
-    """A C struct by its fields' types and values; arrays stand for their addresses."""
-    dtype = np.dtype([(name, kind) for name, (kind, _) in fields.items()], align=True)
-    made = np.zeros(1, dtype)
-    for name, (_, value) in fields.items():
-        made[name] = value if np.isscalar(value) or isinstance(value, np.void) else address(value)
+def struct(**fields: Array | np.generic) -> np.void:
+    """A C struct of NumPy's scalars, structs among them, and of arrays by their addresses."""
+    values = {
+        name: value if isinstance(value, np.generic) else np.uint64(address(value))
+        for name, value in fields.items()
+    }
+    made = np.zeros(
+        1, np.dtype([(name, value.dtype) for name, value in values.items()], align=True)
+    )
+    for name, value in values.items():
+        made[name] = value
     scalar: np.void = made[0]
     return scalar
+
+
+def ceil_div(n: int, by: int) -> int:
+    """How many pieces of this size hold n."""
+    return -(-n // by)
 
 
 def sizes(run: Run) -> dict[str, int]:
@@ -151,14 +160,7 @@ def sizes(run: Run) -> dict[str, int]:
 def check(name: str, run: Run) -> None:
     """Raise InputError unless an engine for the GPU can make this run's updates."""
     check_plain_adam(name, run, DEVICE)
-    size = sizes(run)
-    if run.images.shape != (len(run.labels), size["INPUTS"]) or run.images.dtype != np.uint8:
-        raise InputError(
-            f"images are {run.images.dtype} of shape {run.images.shape}; "
-            f"expected uint8 of shape ({len(run.labels)}, {size['INPUTS']})"
-        )
-    if run.labels.min() < 0 or run.labels.max() >= size["CLASSES"]:
-        raise InputError(f"a label is not in 0..{size['CLASSES'] - 1}")
+    check_data(run)
 
 
 def steps(run: Run, first: int, last: int) -> npt.NDArray[np.float64]:
@@ -181,28 +183,22 @@ def steps(run: Run, first: int, last: int) -> npt.NDArray[np.float64]:
     )
 
 
+def real(run: Run) -> type[np.float32] | type[np.float64]:
+    """The type of a run's numbers, real in the kernels."""
+    return np.float32 if np.dtype(run.dtype) == np.float32 else np.float64
+
+
 def optimizer_struct(run: Run) -> np.void:
     """struct Optimizer."""
-    optimizer, real = run.optimizer, run.dtype
-    beta1, beta2 = optimizer.betas
+    number, (beta1, beta2) = real(run), run.optimizer.betas
     return struct(
-        {
-            "beta1": (real, beta1),
-            "beta2": (real, beta2),
-            "one_minus_beta1": (real, 1 - beta1),
-            "one_minus_beta2": (real, 1 - beta2),
-            "eps": (real, optimizer.eps),
-            "renew": (np.int32, run.recipe.renew),
-        }
+        beta1=number(beta1),
+        beta2=number(beta2),
+        one_minus_beta1=number(1 - beta1),
+        one_minus_beta2=number(1 - beta2),
+        eps=number(run.optimizer.eps),
+        renew=np.int32(run.recipe.renew),
     )
-
-
-def have_stepped(run: Run, last: int, updates: int) -> None:
-    """Note in a run's optimizer that it has made so many updates, up to last - 1."""
-    optimizer = run.optimizer
-    t = 1 if run.recipe.renew else optimizer.steps[0] + updates
-    optimizer.steps = [t] * len(optimizer.steps)
-    optimizer.lr = float(run.lrs[last - 1])
 
 
 def means(losses: Array, samples: int) -> list[float]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scratchnet import backend
-from scratchnet.engines import cuda, within_epochs
+from scratchnet.engines import check_plain_adam, cuda, have_stepped, within_epochs
 from scratchnet.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class Layout:
     @property
     def slice(self) -> int:
         """Inputs of a block, the one for the bias among them."""
-        return _ceil_div(self.inputs + 1, self.blocks)
+        return cuda.ceil_div(self.inputs + 1, self.blocks)
 
     @property
     def n(self) -> int:
         """Samples of a batch, padded."""
-        return self.blocks * _round_up(_ceil_div(self.batch, self.blocks), 4)
+        return self.blocks * _round_up(cuda.ceil_div(self.batch, self.blocks), 4)
 
     @property
     def h(self) -> int:
@@ -75,7 +75,7 @@ class Layout:
         """Tiles of parameters that a thread owns."""
         rows, c, width = _round_up(self.slice, 4), _round_up(self.classes, 4), self.h // 4
         height = 2 if rows // 4 * width <= THREADS // 2 else 4
-        return _ceil_div((rows + c) // height * width, THREADS)
+        return cuda.ceil_div((rows + c) // height * width, THREADS)
 
     def constants(self) -> dict[str, int]:
         """What to define for epoch.cu."""
@@ -140,14 +140,15 @@ class Fleet:
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = list(runs)
         first = self.runs[0]
-        for run in self.runs:
-            cuda.check("cuda_epoch", run)
-            _check_alike(run, first)
         reason = why_not(first)
         if reason:
             raise InputError(reason)
+        for run in self.runs[1:]:
+            check_plain_adam("cuda_epoch", run, cuda.DEVICE)
+            _check_alike(run, first)
         self.labels = first.labels.astype(np.int32)
-        self._choose([layout for layout in layouts(first) if not layout.why_not(cuda.limits())])
+        self.limits = cuda.limits()
+        self._choose([layout for layout in layouts(first) if not layout.why_not(self.limits)])
 
     def _choose(self, candidates: list[Layout]) -> None:
         """Take the first layout that can be launched, which only a try tells of large clusters."""
@@ -200,13 +201,13 @@ class Fleet:
         self._gather(updates, len(order))
         self._train(updates, len(order))
         for run in self.runs:
-            cuda.have_stepped(run, last, updates)
+            have_stepped(run, last, updates)
         return [cuda.means(each[:updates], len(order)) for each in self.losses]
 
     def _gather(self, updates: int, samples: int) -> None:
         """Deal out the pixels of so many updates to the blocks."""
         chunks = updates * self.layout.blocks * self.layout.slice * (self.layout.n // CHUNK)
-        blocks = len(self.runs) * _ceil_div(chunks, THREADS)
+        blocks = len(self.runs) * cuda.ceil_div(chunks, THREADS)
         arguments = self._arguments(range(len(self.runs)), updates, samples)
         self.gatherer.launch("gather", arguments, blocks=blocks, threads=THREADS)
 
@@ -214,7 +215,7 @@ class Fleet:
         """The updates themselves. Without clusters, blocks wait for others, so all must run."""
         layout, together = self.layout, len(self.runs)
         if not layout.cluster:
-            together = max(1, cuda.limits().blocks // layout.blocks)
+            together = max(1, self.limits.blocks // layout.blocks)
         for start in range(0, len(self.runs), together):
             runs = range(start, min(start + together, len(self.runs)))
             self.program.launch(
@@ -227,38 +228,35 @@ class Fleet:
 
     def _network(self, i: int) -> np.void:
         """struct Network."""
-        run, pointer = self.runs[i], cuda.POINTER
-        arrays = {
-            "order": self.order[i],
-            "steps": self.steps[i],
-            "p": run.model.parameters()[0].buffer.data,
-            "m": run.optimizer.vectors["exp_avg"],
-            "v": run.optimizer.vectors["exp_avg_sq"],
-            "losses": self.losses[i],
-            "pixels": self.pixels[i],
-            "labels": self.label_of[i],
-            "partial": self.partial[i],
-            "heads": self.heads[i],
-            "barrier": self.barriers[i],
-        }
-        return cuda.struct({name: (pointer, array) for name, array in arrays.items()})
+        run = self.runs[i]
+        return cuda.struct(
+            order=self.order[i],
+            steps=self.steps[i],
+            p=run.model.parameters()[0].buffer.data,
+            m=run.optimizer.vectors["exp_avg"],
+            v=run.optimizer.vectors["exp_avg_sq"],
+            losses=self.losses[i],
+            pixels=self.pixels[i],
+            labels=self.label_of[i],
+            partial=self.partial[i],
+            heads=self.heads[i],
+            barrier=self.barriers[i],
+        )
 
     def _arguments(self, runs: range, updates: int, samples: int) -> np.void:
         """struct Args, for some of the networks."""
-        run, pointer, optimizer = self.runs[0], cuda.POINTER, cuda.optimizer_struct(self.runs[0])
+        run = self.runs[0]
         networks = np.array([self._network(i) for i in runs]).view(np.uint8)
         self.networks = backend.asarray(networks, run.device)  # kept for as long as it is used
         return cuda.struct(
-            {
-                "networks": (pointer, self.networks),
-                "images": (pointer, run.images),
-                "labels": (pointer, self.labels),
-                "updates": (np.int32, updates),
-                "samples": (np.int32, samples),
-                "scale": (np.float32, run.normalization.scale),
-                "shift": (np.float32, run.normalization.shift),
-                "optimizer": (optimizer.dtype, optimizer),
-            }
+            networks=self.networks,
+            images=run.images,
+            labels=self.labels,
+            updates=np.int32(updates),
+            samples=np.int32(samples),
+            scale=np.float32(run.normalization.scale),
+            shift=np.float32(run.normalization.shift),
+            optimizer=cuda.optimizer_struct(run),
         )
 
 
@@ -280,17 +278,17 @@ class Engine:
 
 def _check_alike(run: Run, first: Run) -> None:
     """Raise InputError unless a run differs from the first in seed and learning rate only."""
-    same = replace(run.options, seed=first.options.seed, lr=first.options.lr) == first.options
-    if not same or run.split is not first.split or run.step != first.step:
+    options = replace(run.options, seed=first.options.seed, lr=first.options.lr)
+    kind, wanted = (
+        (each.split is first.split, each.step, cuda.optimizer_struct(each).tobytes())
+        for each in (run, first)
+    )
+    if options != first.options or kind != wanted:
         raise InputError(
             "networks that train together differ in more than seed and learning rate; expected the "
             "same options, the same images, and the same number of updates made"
         )
 
 
-def _ceil_div(n: int, by: int) -> int:
-    return -(-n // by)
-
-
 def _round_up(n: int, to: int) -> int:
-    return _ceil_div(n, to) * to
+    return cuda.ceil_div(n, to) * to

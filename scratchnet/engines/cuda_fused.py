@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scratchnet import backend
-from scratchnet.engines import cuda, within_epochs
+from scratchnet.engines import cuda, have_stepped, within_epochs
 
 if TYPE_CHECKING:
     from scratchnet.training import Run
@@ -63,7 +63,7 @@ class Engine:
         progress = np.array([0, 0, len(order)], np.int32)
         self.progress[:] = backend.asarray(progress, run.device)
         self._make(self._arguments(), updates)
-        cuda.have_stepped(run, last, updates)
+        have_stepped(run, last, updates)
         return cuda.means(self.losses[:updates], len(order))
 
     def _make(self, arguments: np.void, updates: int) -> None:
@@ -73,37 +73,34 @@ class Engine:
 
     def _update(self, arguments: np.void) -> None:
         n, (inputs, units, classes) = self.run.options.batch_size, self.sizes.values()
-        tiles = -(-n // TILE) * -(-units // TILE)
+        tiles = cuda.ceil_div(n, TILE) * cuda.ceil_div(units, TILE)
         parameters = units * (inputs + 1) + classes * (units + 1)
         for kernel, threads in (
             ("hidden_layer", tiles * WARP),
             ("head", n * WARP),
             ("backward_and_adam", parameters),
         ):
-            blocks = -(-threads // THREADS)
+            blocks = cuda.ceil_div(threads, THREADS)
             self.program.launch(kernel, arguments, blocks=blocks, threads=THREADS)
 
     def _arguments(self) -> np.void:
         """struct Args."""
-        run, real, pointer = self.run, self.run.dtype, cuda.POINTER
-        moments = run.optimizer.vectors
+        run, real = self.run, cuda.real(self.run)
         return cuda.struct(
-            {
-                "images": (pointer, run.images),
-                "labels": (pointer, self.labels),
-                "order": (pointer, self.order),
-                "steps": (pointer, self.steps),
-                "p": (pointer, run.model.parameters()[0].buffer.data),
-                "m": (pointer, moments["exp_avg"]),
-                "v": (pointer, moments["exp_avg_sq"]),
-                "hidden": (pointer, self.hidden),
-                "grad_logits": (pointer, self.grad_logits),
-                "grad_hidden": (pointer, self.grad_hidden),
-                "losses": (pointer, self.losses),
-                "progress": (pointer, self.progress),
-                "batch": (np.int32, run.options.batch_size),
-                "scale": (real, run.normalization.scale),
-                "shift": (real, run.normalization.shift),
-                "optimizer": (cuda.optimizer_struct(run).dtype, cuda.optimizer_struct(run)),
-            }
+            images=run.images,
+            labels=self.labels,
+            order=self.order,
+            steps=self.steps,
+            p=run.model.parameters()[0].buffer.data,
+            m=run.optimizer.vectors["exp_avg"],
+            v=run.optimizer.vectors["exp_avg_sq"],
+            hidden=self.hidden,
+            grad_logits=self.grad_logits,
+            grad_hidden=self.grad_hidden,
+            losses=self.losses,
+            progress=self.progress,
+            batch=np.int32(run.options.batch_size),
+            scale=real(run.normalization.scale),
+            shift=real(run.normalization.shift),
+            optimizer=cuda.optimizer_struct(run),
         )

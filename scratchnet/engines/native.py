@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from scratchnet.engines import check_plain_adam, native_build, within_epochs
+from scratchnet.engines import (
+    check_data,
+    check_plain_adam,
+    have_stepped,
+    native_build,
+    within_epochs,
+)
 from scratchnet.engines.native_build import NotBuilt
 from scratchnet.errors import InputError
 
@@ -51,16 +57,11 @@ class Engine:
                 f"engine native: eps is {run.optimizer.eps}; expected at least {least:.2g}"
             )
         self.run = run
-        self.library = library(np.dtype(run.dtype).name)
-        (classes, hidden), (_, inputs) = run.model.lin2.weight.shape, run.model.lin1.weight.shape
+        self.compiled = library(np.dtype(run.dtype).name)
+        check_data(run)
         self.images = np.ascontiguousarray(run.images)
         self.labels = run.labels.astype(np.int64)
-        if self.images.shape != (len(self.labels), inputs):
-            raise InputError(f"images have shape {self.images.shape}; expected (N, {inputs})")
-        if self.images.dtype != np.uint8:
-            raise InputError(f"images are {self.images.dtype}; expected uint8")
-        if self.labels.min() < 0 or self.labels.max() >= classes:
-            raise InputError(f"a label is not in 0..{classes - 1}")
+        hidden = run.model.lin1.weight.shape[0]
         self.threads = min(_cores(), -(-hidden // ROWS), MOST_THREADS)
         self.arena = np.empty(0, np.uint8)
 
@@ -87,7 +88,6 @@ class Engine:
         self, first: int, last: int, losses: npt.NDArray[Any], seconds: npt.NDArray[Any] | None
     ) -> None:
         run, optimizer = self.run, self.run.optimizer
-        optimizer.lr = float(run.lrs[last - 1])
         order = run.chosen(first, last - first)
         stretch = Stretch(
             inputs=self.images.shape[1],
@@ -115,13 +115,12 @@ class Engine:
             seconds=None if seconds is None else _address(seconds),
             threads=max(1, min(self.threads, MOST_THREADS)),
         )
-        self._make_arena(self.library.arena_size(ctypes.byref(stretch)))
+        self._make_arena(self.compiled.arena_size(ctypes.byref(stretch)))
         stretch.arena = _address(self.arena)
-        self.library.train(ctypes.byref(stretch))
+        self.compiled.train(ctypes.byref(stretch))
         if not np.isfinite(losses).all():
             self.arena = np.empty(0, np.uint8)  # its padding may be nan now
-        t = 1 if run.recipe.renew else stretch.t + stretch.steps
-        optimizer.steps = [t] * len(optimizer.steps)
+        have_stepped(run, last, stretch.steps)
 
     def _make_arena(self, size: int) -> None:
         """Zeros to begin with; what is padding stays 0 from call to call."""

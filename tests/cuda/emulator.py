@@ -164,7 +164,7 @@ class Program:
         self.file = KERNELS / file  # which is a path that begins with a root, if that is given
         self.together = int(constants.get("BLOCKS", 1))
         self.cooperative = cooperative
-        self.library = _library(self.file, constants)
+        self.compiled = _library(self.file, constants)
 
     def launch(
         self, kernel: str, arguments: np.void, *, blocks: int, threads: int, shared: int = 0
@@ -198,7 +198,7 @@ class Program:
     def _run(self, kernel: str, arguments: bytes, blocks: int, threads: int, shared: int) -> None:
         self._check(kernel, blocks, threads, shared)
         chosen = _settings.get()
-        stack = STACK * (2 if self.library.sanitized else 1)  # red zones take room
+        stack = STACK * (2 if self.compiled.sanitized else 1)  # red zones take room
         launch = Launch(
             arguments=arguments,
             bytes=len(arguments),
@@ -213,7 +213,7 @@ class Program:
             schedule=chosen.schedule,
             late=chosen.late,
         )
-        entry = self.library.loaded[f"emulate_{kernel}"]
+        entry = self.compiled.loaded[f"emulate_{kernel}"]
         entry.argtypes, entry.restype = [ctypes.POINTER(Launch)], ctypes.c_char_p
         error = entry(launch)
         if error is not None:
@@ -221,8 +221,8 @@ class Program:
 
     def _check(self, kernel: str, blocks: int, threads: int, shared: int) -> None:
         what = f"{self.file.name}, {kernel}: "
-        if kernel not in self.library.kernels:
-            names = ", ".join(self.library.kernels) or "none that takes one struct"
+        if kernel not in self.compiled.kernels:
+            names = ", ".join(self.compiled.kernels) or "none that takes one struct"
             raise KernelError(f"{what}no such kernel; expected one of the file's: {names}")
         if blocks < 1:
             raise KernelError(f"{what}{blocks} blocks; expected 1 or more")

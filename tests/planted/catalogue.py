@@ -28,6 +28,7 @@ FILES = {
     "numpy_inplace": "engines/numpy_inplace.py",
     "native": "engines/native.c",
     "stretch": "engines/native.py",
+    "engines": "engines/__init__.py",
 }
 
 
@@ -1008,9 +1009,9 @@ STRETCH = (
     Bug("stretch_rates_from_the_front", "The rates are counted from the stretch's first.",
         "stretch", "Engine._call", "run.lrs[first:last]", "run.lrs"),
     Bug("stretch_of_one_step", "Adam's t goes on by one a call.",
-        "stretch", "Engine._call", "stretch.t + stretch.steps", "stretch.t + 1"),
+        "engines", "have_stepped", "optimizer.steps[0] + updates", "optimizer.steps[0] + 1"),
     Bug("stretch_leaves_the_first_rate", "The learning rate is that of the call.",
-        "stretch", "Engine._call", "run.lrs[last - 1]", "run.lrs[first]"),
+        "engines", "have_stepped", "run.lrs[last - 1]", "run.lrs[last - updates]"),
 )
 
 # fmt: on

@@ -41,6 +41,7 @@ TESTS = {
     "optim.py": ("test_optim", "test_identities", "test_training", "test_engines"),
     "training.py": ("test_training", "test_engines"),
     "mnist.py": ("test_mnist",),
+    "engines/__init__.py": ("test_engines",),
     "engines/numpy_inplace.py": ("test_engines",),
     "engines/native.c": ("test_engines",),
     "engines/native.py": ("test_engines",),
