@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,13 +198,26 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
 ) -> None:
     """SIGKILL wherever the process happens to be, once it has come further than the last time."""
     unbroken = of_unbroken(tmp_path_factory.mktemp("unbroken"), engine)
+    arguments = ["train", *SMALL, "--engine", engine, "--out", "run"]
     rng = random.Random(engine)
-    arguments: list[object] = ["train", *SMALL, "--engine", engine, "--out", "run"]
+    kill_again_and_again(tmp_path / "run", arguments, step_of, [7, 50, 130], (300, 900), rng)
+    assert results(tmp_path / "run") == unbroken
+
+
+def kill_again_and_again(
+    out: Path,
+    arguments: Sequence[object],
+    reached: Callable[[Path], int],
+    save_every: Sequence[int],
+    more: tuple[int, int],
+    rng: random.Random,
+) -> None:
+    """Start a run in a folder, kill it when that has come so many steps further, go on with it."""
     kills = 0
     while True:
-        process = start(*arguments, "--save-every", rng.choice([7, 50, 130]), cwd=tmp_path)
-        enough = step_of(tmp_path / "run") + rng.randrange(300, 900)
-        while process.poll() is None and step_of(tmp_path / "run") < enough:
+        process = start(*arguments, "--save-every", rng.choice(save_every), cwd=out.parent)
+        enough = reached(out) + rng.randrange(*more)
+        while process.poll() is None and reached(out) < enough:
             pass
         process.kill()
         process.communicate()
@@ -211,9 +225,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
             break
         assert process.returncode == -signal.SIGKILL
         kills += 1
-        arguments = ["train", "--resume", "run"]
+        arguments = ["train", "--resume", out.name]
     assert kills >= 2
-    assert results(tmp_path / "run") == unbroken
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3, 4, 11, 14])

@@ -24,6 +24,7 @@ from scratchnet.training import Options, Run
 from tests.test_cli import (
     CPU_ENGINES,
     ENVIRONMENT,
+    kill_again_and_again,
     on_a_terminal,
     one_line_error,
     results,
@@ -144,20 +145,8 @@ def test_networks_killed_again_and_again_end_with_the_same_bytes(
     trained: Path, tmp_path: Path
 ) -> None:
     """SIGKILL wherever the process happens to be, once it has come further than the last time."""
-    rng, kills, arguments = random.Random(0), 0, TRAIN
-    while True:
-        process = start(*arguments, "--save-every", rng.choice([7, 20, 45]), cwd=tmp_path)
-        enough = least_step(tmp_path / "set") + rng.randrange(100, 300)
-        while process.poll() is None and least_step(tmp_path / "set") < enough:
-            pass
-        process.kill()
-        process.communicate()
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL
-        kills += 1
-        arguments = ["train", "--resume", "set"]
-    assert kills >= 2
+    rng = random.Random(0)
+    kill_again_and_again(tmp_path / "set", TRAIN, least_step, [7, 20, 45], (100, 300), rng)
     assert of_all(tmp_path / "set") == of_all(trained)
 
 
