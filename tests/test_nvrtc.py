@@ -524,9 +524,7 @@ def test_cupy_passes_a_struct_by_value() -> None:
     """A NumPy scalar is copied to where the driver takes a parameter from."""
     scalar = pytest.importorskip("cupy._core._scalar")
     inner = cuda.struct(beta=np.float64(0.9), renew=np.int32(1))
-    outer = cuda.struct(
-        p=np.arange(3), batch=np.int32(64), optimizer=inner, scale=np.float32(0.5)
-    )
+    outer = cuda.struct(p=np.arange(3), batch=np.int32(64), optimizer=inner, scale=np.float32(0.5))
     passed = scalar.CScalar(outer)
     there = np.frombuffer(ctypes.string_at(passed.ptr, outer.nbytes), outer.dtype)
     assert there[0] == outer
