@@ -385,9 +385,14 @@ def function(
         case = forward if direction == "forward" else backward
         report.differences += _try(instance.name, mine, case)
     if not report.ok and not options and name in diagnose.SUBJECTS:
-        verdict = diagnose.function(name, mine, seed=seed)
-        report.cause = "" if verdict.ok else str(verdict)  # whose instances are others
+        report.cause = _cause(name, mine, seed)
     return report
+
+
+def _cause(name: str, mine: Callable[..., Any], seed: int) -> str:
+    """What diagnosis finds; "" if it finds nothing wrong, for its instances are others."""
+    verdict = diagnose.function(name, mine, seed=seed)
+    return "" if verdict.ok else str(verdict)
 
 
 def _try(place: str, mine: Callable[..., Any], case: Case) -> Iterator[Difference]:
@@ -449,18 +454,18 @@ def model(
         seed: of the random values.
 
     Returns:
-        A report with a row for the logits and one for each gradient.
+        A report with a row for the logits and one for each gradient, and the cause of what is
+        wrong.
     """
     report = Report()
     for instance in INSTANCES:
         if instance.scale > 10:  # where the logits' errors in float32 are larger than 1
             continue
         draw, (n, d, h) = Draw(instance, seed, dtype), instance[1:4]
+        classes = h + 1
+        shapes = ((h, d), (h,), (classes, h), (classes,))
         parameters = {
-            "lin1.weight": draw.normal(h, d),
-            "lin1.bias": draw.normal(h),
-            "lin2.weight": draw.normal(classes := h + 1, h),
-            "lin2.bias": draw.normal(classes),
+            name: draw.normal(*shape) for name, shape in zip(PARAMETERS, shapes, strict=True)
         }
         parameters["lin1.weight"][0] = 0  # a unit that is exactly 0 for every sample,
         parameters["lin1.bias"][0] = 0  # where ReLU's gradient is 0 by agreement
@@ -482,7 +487,28 @@ def model(
             return logits, *(gradients[name] for name in parameters)
 
         report.differences += _try(instance.name, both, Case((x, target), expected))
+    if any(each.name != "logits" for each in report.failures):
+        report.cause = _cause_of_gradients(backward, seed)
     return report
+
+
+def _cause_of_gradients(
+    backward: Callable[[Parameters, Array, Array], Parameters], seed: int
+) -> str:
+    """What diagnosis finds in the gradients, in its names for them."""
+
+    def network_backward(x: Array, target: Array, *values: Array) -> Any:
+        gradients = backward(dict(zip(PARAMETERS, values, strict=True)), x, target)
+        if not isinstance(gradients, dict):
+            return gradients
+        return {f"d{PARAMETERS.get(name)}": gradient for name, gradient in gradients.items()}
+
+    cause = _cause("network_backward", network_backward, seed)
+    theirs = ", ".join(f"d{short}" for short in PARAMETERS.values())
+    return cause and f"{cause}\n({theirs} are the gradients of {', '.join(PARAMETERS)}.)"
+
+
+PARAMETERS = {"lin1.weight": "W1", "lin1.bias": "b1", "lin2.weight": "W2", "lin2.bias": "b2"}
 
 
 # ------------------------------------------------------------------------------------- optimizer
@@ -511,7 +537,8 @@ def adam(
         seed: of the random values.
 
     Returns:
-        A report with rows for p, m and v, over gradients of all scales, near eps too.
+        A report with rows for p, m and v, over gradients of all scales, near eps too. With the
+        defaults the cause of what is wrong is told.
     """
     report = Report()
     options: dict[str, Any] = {
@@ -535,6 +562,9 @@ def adam(
             place = f"step {t}, gradients around {scale:g}"
             numbered = functools.partial(_numbered, mine, t)
             report.differences += _try(place, numbered, Case((p, g, m, v), expected))
+    ours = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps}
+    if not report.ok and ours == diagnose.SUBJECTS["adam"].known and not options["weight_decay"]:
+        report.cause = _cause("adam", mine, seed)
     return report
 
 

@@ -970,6 +970,14 @@ def test_what_is_hardly_wrong_is_no_scale_of_1() -> None:
     assert diagnose.arrays("softmax_forward", softmax(x) / (1 + 5e-10), {"x": x}).name == "unknown"
 
 
+def test_what_is_hardly_wrong_is_told_in_digits_that_show_it() -> None:
+    hardly = diagnose.function("relu_forward", lambda x: np.where(x < 0, 0, x * (1 + 1e-9)))
+    assert "every entry is 1.000000001 times the truth" in hardly.message
+    shifted = diagnose.function("relu_forward", lambda x: np.where(x < 0, 0, x + 1e-9))
+    found, expected = re.findall(r"is (\S+), expected (\S+):", shifted.message)[0]
+    assert float(found) - float(expected) == pytest.approx(1e-9, rel=0.5)  # to its last digit
+
+
 def test_of_few_numbers_on_one_instance_a_mistake_is_a_possibility_only() -> None:
     """With N = 2 to divide by N - 1 is not to divide."""
     rng = np.random.default_rng(0)

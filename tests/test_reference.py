@@ -149,6 +149,7 @@ def test_a_model_without_the_mask_is_wrong_from_the_first_layer_on() -> None:
 
     report = compare.model(my_forward, unmasked)
     assert {each.name for each in report.failures} == {"lin1.bias"}
+    assert report.cause.startswith("db1: ")
     missing = compare.model(my_forward, lambda *_: {})
     assert "backward returned []; expected a dict of" in str(missing.failures[0])
 
@@ -169,7 +170,25 @@ def test_a_mask_that_is_open_at_0_and_changed_parameters_are_found() -> None:
         parameters["lin2.bias"][:] -= 0.1 * grads["lin2.bias"]
         return grads
 
-    assert "lin2.bias has been changed" in str(compare.model(my_forward, descends).failures[0])
+    report = compare.model(my_forward, descends)
+    assert "lin2.bias has been changed" in str(report.failures[0])
+    assert report.cause.startswith("network_backward changes b2")
+
+
+def test_the_cause_of_wrong_gradients_is_told_by_their_names() -> None:
+    def summed(parameters: compare.Parameters, x: Array, target: Array) -> dict[str, Array]:
+        gradients = my_backward(parameters, x, target)
+        return {name: len(x) * gradient for name, gradient in gradients.items()}
+
+    def without_bias(parameters: compare.Parameters, x: Array) -> Array:
+        return np.asarray(my_forward(parameters, x) - parameters["lin2.bias"])
+
+    report = compare.model(my_forward, summed)
+    assert "the 1/N is missing" in report.cause
+    assert "dW1, db1, dW2, db2 are the gradients of lin1.weight, lin1.bias" in report.cause
+    report = compare.model(without_bias, my_backward)
+    assert {each.name for each in report.failures} == {"logits"}
+    assert report.cause == "", "the gradients are right: backward makes its own logits"
 
 
 def test_softmax_without_its_maximum_is_found() -> None:
@@ -242,6 +261,7 @@ def test_adam_as_the_paper_writes_it_passes_and_its_mistakes_dont() -> None:
     for mistake in ({"correct": False}, {"eps": 1e-7}, {"eps": 0.0}):
         report = compare.adam(lambda *state, m=mistake: my_adam(*state, **m))
         assert {each.name for each in report.failures} == {"p"}
+        assert report.cause.startswith("new_p: ")
 
 
 def test_adamw_passes_and_is_told_from_l2() -> None:
@@ -253,7 +273,9 @@ def test_adamw_passes_and_is_told_from_l2() -> None:
 
     assert compare.adam(adamw, weight_decay=0.1, decoupled=True).ok
     assert compare.adam(l2, weight_decay=0.1).ok
-    assert not compare.adam(adamw, weight_decay=0.1).ok
+    wrong = compare.adam(adamw, weight_decay=0.1)
+    assert not wrong.ok
+    assert not wrong.cause, "the diagnosis knows Adam with its defaults only"
     assert not compare.adam(l2, weight_decay=0.1, decoupled=True).ok
 
 

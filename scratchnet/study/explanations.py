@@ -251,12 +251,22 @@ def _fact(step: Step, seen: Seen) -> tuple[str, dict[str, Any]]:
         sizes = [name for name in _fitting(seen) if name[-1].isalpha()]
         explained = "".join(f", {name} = {_symbols(seen.dims)[name]:.3g}" for name in sizes)
         every = "every entry" if wrong.size > 1 else "it"
-        return f"{step.name}: {every} is {k:.3f} times the truth{explained}", evidence
-    entry = _entry(step, index)
-    numbers = f"{entry} is {found[index]:.6g}, expected {expected[index]:.6g}"
+        times = f"{k:.3f}" if abs(k - 1) > 1e-3 else _apart(k, 1)[0]
+        return f"{step.name}: {every} is {times} times the truth{explained}", evidence
+    mine, truth = _apart(found[index], expected[index])
+    numbers = f"{_entry(step, index)} is {mine}, expected {truth}"
     if wrong.size == 1:
         return numbers, evidence
     return f"{step.name}: {wrong.sum()} of {wrong.size} entries are wrong; {numbers}", evidence
+
+
+def _apart(found: float, expected: float) -> tuple[str, str]:
+    """Two numbers in six digits, or in as many more as it takes to tell one from the other."""
+    for digits in range(6, 18):
+        texts = f"{found:.{digits}g}", f"{expected:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def _entry(step: Step, index: Index) -> str:
