@@ -34,10 +34,10 @@ from benchmarks.agreement import Standard
 from benchmarks.contenders.scratchnet_engine import Contender
 from benchmarks.rungs import RUNGS, Rung
 from benchmarks.task import Outcome, Task, training
-from reference import lockstep, step
+from reference import lockstep
 from reference.bounds import Dtype
 from reference.compare import Difference, difference
-from reference.lockstep import FADED, STABLE, Lockstep, Step
+from reference.lockstep import STABLE, Step
 from reference.propagation import Estimate
 from scratchnet import backend, engines
 from scratchnet.cli import OneLineErrors
@@ -142,14 +142,10 @@ def _advance(sides: Sides, at: Step, number: int) -> tuple[dict[str, Arrays], li
 
 def _updates(case: Case) -> Iterator[tuple[Step, dict[str, Estimate]]]:
     """What each update starts from, and how far off its results may be by rounding."""
-    together = Lockstep.start(case.options, case.split, case.dtype, "cpu")
-    run = together.run
+    run = case.run(device="cpu")
     for number, (x, y, lr) in enumerate(run.batches(0, UPDATES), start=1):
-        at = together._step(number, x, y, lr)
-        inputs = step.inputs(case.dtype, x, run.normalization)
-        limits = step.estimate(case.dtype, at.parameters, inputs, y)
-        limits |= lockstep._limits(case.dtype, at, lockstep._gradients(at, limits), FADED)
-        yield at, limits
+        at = Step.of(run, number, x, y, lr)
+        yield at, at.limits_of_engine(run)
         run.update(x, y, lr)
 
 

@@ -56,6 +56,32 @@ class Step:
     t: int
     settings: dict[str, Any]
 
+    @classmethod
+    def of(cls, run: Run, number: int, x: Array, y: Array, lr: float) -> Step:
+        """A run's next step, its number from 1, on a batch and with a learning rate."""
+        optimizer = run.optimizer
+        return cls(
+            x,
+            y,
+            run.model.state_dict(),
+            None if run.recipe.renew else optimizer.state_dict(),
+            1 if run.recipe.renew else number,
+            {
+                "lr": lr,
+                "betas": tuple(optimizer.betas),
+                "eps": optimizer.eps,
+                "weight_decay": optimizer.weight_decay,
+                "decoupled": isinstance(optimizer, AdamW),
+            },
+        )
+
+    def limits_of_engine(self, run: Run) -> dict[str, Estimate]:
+        """How far off by rounding an engine may be that makes this step, in all that it shows."""
+        dtype = _dtype(run)
+        inputs = step.inputs(dtype, self.x, run.normalization)
+        limits = step.estimate(dtype, self.parameters, inputs, self.y)
+        return limits | _limits(dtype, self, _gradients(self, limits), FADED)
+
     def triples(
         self, grads: Mapping[str, Any]
     ) -> Iterator[tuple[tuple[str, str, str], tuple[Any, ...]]]:
@@ -166,10 +192,9 @@ class Lockstep:
 
     def steps(self, count: int) -> Iterator[int]:
         """Make so many steps, and yield each one's number when it has been compared."""
-        dtype: Dtype = np.float32 if np.dtype(self.run.dtype) == np.float32 else np.float64
-        theirs = PyTorch("cpu")
+        dtype, theirs = _dtype(self.run), PyTorch("cpu")
         for number, (x, y, lr) in enumerate(self.run.batches(0, count), start=1):
-            at = self._step(number, x, y, lr)
+            at = Step.of(self.run, number, x, y, lr)
             found = {name: side.gradients(at) for name, side in self.sides.items()}
             expected = theirs.gradients(at)
             self._judge(number, found, expected, step.estimate(dtype, at.parameters, x, y))
@@ -182,28 +207,8 @@ class Lockstep:
                 found = {self.engine.run.engine: self.engine.advance(at, number)}
                 loss = {"loss": expected["loss"]}
                 expected = loss | theirs.update(at, _gradients(at, expected))
-                inputs = step.inputs(dtype, x, self.run.normalization)
-                limits = step.estimate(dtype, at.parameters, inputs, y)
-                limits |= _limits(dtype, at, _gradients(at, limits), FADED)
-                self._judge(number, found, expected, limits)
+                self._judge(number, found, expected, at.limits_of_engine(self.run))
             yield number
-
-    def _step(self, number: int, x: Array, y: Array, lr: float) -> Step:
-        run, optimizer = self.run, self.run.optimizer
-        return Step(
-            x,
-            y,
-            run.model.state_dict(),
-            None if run.recipe.renew else optimizer.state_dict(),
-            1 if run.recipe.renew else number,
-            {
-                "lr": lr,
-                "betas": tuple(optimizer.betas),
-                "eps": optimizer.eps,
-                "weight_decay": optimizer.weight_decay,
-                "decoupled": isinstance(optimizer, AdamW),
-            },
-        )
 
     def _judge(
         self,
@@ -230,6 +235,10 @@ def _state(run: Run) -> Arrays:
     for i, name in enumerate(run.model.state_dict()):
         found |= {f"{kind} {name}": state[i][kind] for kind in MOMENTS}
     return {name: backend.to_numpy(value) for name, value in found.items()}
+
+
+def _dtype(run: Run) -> Dtype:
+    return np.float32 if np.dtype(run.dtype) == np.float32 else np.float64
 
 
 def _gradients(at: Step, found: Mapping[str, Any]) -> dict[str, Any]:
