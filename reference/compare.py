@@ -34,6 +34,7 @@ from reference import bounds, propagation, step
 from reference.bounds import Classification, Dtype
 from scratchnet.backend import Array
 from scratchnet.study import diagnose
+from scratchnet.study.subjects import PARAMETERS
 
 Parameters = Mapping[str, Array]
 
@@ -465,7 +466,7 @@ def model(
         classes = h + 1
         shapes = ((h, d), (h,), (classes, h), (classes,))
         parameters = {
-            name: draw.normal(*shape) for name, shape in zip(PARAMETERS, shapes, strict=True)
+            name: draw.normal(*shape) for name, shape in zip(step.PARAMETERS, shapes, strict=True)
         }
         parameters["lin1.weight"][0] = 0  # a unit that is exactly 0 for every sample,
         parameters["lin1.bias"][0] = 0  # where ReLU's gradient is 0 by agreement
@@ -498,17 +499,14 @@ def _cause_of_gradients(
     """What diagnosis finds in the gradients, in its names for them."""
 
     def network_backward(x: Array, target: Array, *values: Array) -> Any:
-        gradients = backward(dict(zip(PARAMETERS, values, strict=True)), x, target)
-        if not isinstance(gradients, dict):
-            return gradients
-        return {f"d{PARAMETERS.get(name)}": gradient for name, gradient in gradients.items()}
+        found = backward(dict(zip(step.PARAMETERS, values, strict=True)), x, target)
+        if not isinstance(found, dict):
+            return found
+        return {f"d{short}": found[name] for short, name in PARAMETERS.items() if name in found}
 
     cause = _cause("network_backward", network_backward, seed)
-    theirs = ", ".join(f"d{short}" for short in PARAMETERS.values())
-    return cause and f"{cause}\n({theirs} are the gradients of {', '.join(PARAMETERS)}.)"
-
-
-PARAMETERS = {"lin1.weight": "W1", "lin1.bias": "b1", "lin2.weight": "W2", "lin2.bias": "b2"}
+    theirs = ", ".join(f"d{short}" for short in PARAMETERS)
+    return cause and f"{cause}\n({theirs} are the gradients of {', '.join(PARAMETERS.values())}.)"
 
 
 # ------------------------------------------------------------------------------------- optimizer

@@ -370,7 +370,7 @@ def _wanted(
 
 def _kept(target: Array, ignore_index: int) -> Array:
     # int64, since a uint8 label can't be compared with -100 on every array module.
-    return target.astype(np.int64) != ignore_index
+    return target.astype(np.int64, copy=False) != ignore_index
 
 
 # --------------------------------------------------------------- checks, apart from the mathematics

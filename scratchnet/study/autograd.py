@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from scratchnet.backend import Array
-
-PARAMETERS = ("W1", "b1", "W2", "b2")
+from scratchnet.study.subjects import PARAMETERS
 
 
 def arrays(inputs: Mapping[str, Array]) -> dict[str, Array] | None:

@@ -25,7 +25,7 @@ from scratchnet import functional
 from scratchnet.backend import Array
 from scratchnet.study import mathml, page_sections
 from scratchnet.study.page_facts import BUG_STEPS, SAMPLES, STEPS, UNSURE, Facts
-from scratchnet.study.trace import PARAMETERS, SUBJECT
+from scratchnet.study.subjects import PARAMETERS, SHOWN
 
 PARTS = Path(__file__).parent / "page"
 SCRIPTS = ("numbers", "terms", "grids", "entries", "stages", "nudge", "start")
@@ -151,7 +151,7 @@ def _sizes(facts: Facts) -> tuple[int, int, int, int]:
 
 
 def _in_words(facts: Facts, places: list[Any]) -> dict[str, Any]:
-    axes = dict(SUBJECT.inputs) | {step.name: step.axes for step in SUBJECT.steps}
+    axes = dict(SHOWN.inputs) | {step.name: step.axes for step in SHOWN.steps}
     axes |= {f"d{name}": axes[name] for name in PARAMETERS}
     return {
         "sizes": dict(zip("NDHC", _sizes(facts), strict=True)),

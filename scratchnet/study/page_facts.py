@@ -23,8 +23,7 @@ from scratchnet.study import autograd, diagnose, mistakes, sandbox
 from scratchnet.study.answers import Answer
 from scratchnet.study.mistakes import Formula, Mistake
 from scratchnet.study.sandbox import Ruling
-from scratchnet.study.subjects import Instance
-from scratchnet.study.trace import PARAMETERS, SUBJECT
+from scratchnet.study.subjects import PARAMETERS, SHOWN, Instance
 from scratchnet.study.truth import Chain, Truth
 from scratchnet.training import Options, Run, evaluate, predict
 
@@ -34,7 +33,7 @@ MOST_HIDDEN = 64  # so that the page stays below 2 MB
 BUG_STEPS = 200
 BUG_RECIPE = "adam"
 
-STEPS = {step.name: step for step in SUBJECT.steps}
+STEPS = {step.name: step for step in SHOWN.steps}
 GRADIENTS = ("dz2", "dW2", "db2", "dh", "dz1", "dW1", "db1")
 
 # With each of these but the last the loss falls, and the first digits of it look well.
@@ -233,7 +232,7 @@ def _inputs(saved: SavedModel, batch: Split) -> dict[str, Array]:
 
 
 def _chain(inputs: Mapping[str, Array]) -> Chain:
-    return Chain(SUBJECT, Answer(Instance("this batch", dict(inputs), {})))
+    return Chain(SHOWN, Answer(Instance("this batch", dict(inputs), {})))
 
 
 def _spoilt(mistake: Mistake) -> dict[str, Formula]:
@@ -241,7 +240,7 @@ def _spoilt(mistake: Mistake) -> dict[str, Formula]:
     return {
         name: mistake.wrong[operation]
         for name, step in STEPS.items()
-        for operation in (step.operation.name, f"{SUBJECT.family}.{name}")
+        for operation in (step.operation.name, f"{SHOWN.family}.{name}")
         if operation in mistake.wrong
     }
 
@@ -254,7 +253,7 @@ def _train(wrong: Mapping[str, Formula], splits: mnist.Mnist, seed: int) -> Trai
     losses = []
     for x, target, _ in run.batches(0, BUG_STEPS):
         inputs = {"x": x, "target": target} | {name: p.data for name, p in parameters.items()}
-        values = _chain(inputs).follow(wrong, SUBJECT.steps[-1])
+        values = _chain(inputs).follow(wrong, SHOWN.steps[-1])
         losses.append(float(values["loss"]))
         for name, parameter in parameters.items():
             parameter.grad = values[f"d{name}"].astype(np.float32)
@@ -270,7 +269,7 @@ def _bug(
     seed: int,
 ) -> Bug:
     wrong = _spoilt(mistake)
-    made = _chain(inputs).follow(wrong, SUBJECT.steps[-1])
+    made = _chain(inputs).follow(wrong, SHOWN.steps[-1])
     found = {name: made[name] for name in GRADIENTS}
     verdict = diagnose.arrays("network_backward", found, inputs)
     return Bug(mistake, _beside(found, truths), verdict.message, _train(wrong, splits, seed))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -699,10 +699,11 @@ NETWORK = (
     Step("db1", GRAD_BIAS, "H", LAYER1),
 )
 NETWORK_INPUTS = {"x": "ND", "target": "N", "W1": "HD", "b1": "H", "W2": "CH", "b2": "C"}
+# What Mnist_NN calls them.
+PARAMETERS = {"W1": "lin1.weight", "b1": "lin1.bias", "W2": "lin2.weight", "b2": "lin2.bias"}
 UPDATES = tuple(
-    Step(f"new_{name}", SGD, axes, {"p": name, "g": f"d{name}"})
-    for name, axes in NETWORK_INPUTS.items()
-    if name not in ("x", "target")
+    Step(f"new_{name}", SGD, NETWORK_INPUTS[name], {"p": name, "g": f"d{name}"})
+    for name in PARAMETERS
 )
 SOFTMAX_SETTINGS = (*COMMON, LARGE, FAR)
 OPTIONS = (
@@ -865,3 +866,9 @@ SUBJECTS = {
         ),
     )
 }
+
+# The network's backward, with p as a stage of its own: so it is shown.
+SHOWN = replace(
+    SUBJECTS["network_backward"],
+    steps=(*NETWORK[:3], Step("p", SOFTMAX, "NC", {"x": "z2"}), *NETWORK[3:]),
+)

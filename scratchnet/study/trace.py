@@ -6,7 +6,6 @@ which answers are judged.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -18,18 +17,12 @@ from scratchnet.backend import Array
 from scratchnet.nn import Mnist_NN
 from scratchnet.study import autograd
 from scratchnet.study.answers import Answer
-from scratchnet.study.subjects import NETWORK, SOFTMAX, SUBJECTS, Index, Instance, Step
+from scratchnet.study.subjects import PARAMETERS, SHOWN, Index, Instance, Step
 from scratchnet.study.terminal import bold, fit, quiet, width
 from scratchnet.study.truth import Chain, Truth, for_formulas
 
 Arrays = dict[str, Array]
 
-# The network's backward, with p as a stage of its own.
-SUBJECT = dataclasses.replace(
-    SUBJECTS["network_backward"],
-    steps=(*NETWORK[:3], Step("p", SOFTMAX, "NC", {"x": "z2"}), *NETWORK[3:]),
-)
-PARAMETERS = {"W1": "lin1.weight", "b1": "lin1.bias", "W2": "lin2.weight", "b2": "lin2.bias"}
 MOST_TERMS = 8  # of a sum that is written out
 CELL = 11  # characters a number
 
@@ -72,11 +65,11 @@ def text(digit: int, batch: int, seed: int) -> str:
         seed: of the weights and of the other images.
     """
     inputs = _inputs(digit, batch, seed)
-    chain = Chain(SUBJECT, Answer(Instance("this batch", dict(inputs), {})))
-    truths = {step.name: chain.truth(step) for step in SUBJECT.steps}
+    chain = Chain(SHOWN, Answer(Instance("this batch", dict(inputs), {})))
+    truths = {step.name: chain.truth(step) for step in SHOWN.steps}
     theirs = autograd.arrays(inputs)
     parts = [_beginning(inputs, seed, theirs is not None)]
-    for step in SUBJECT.steps:
+    for step in SHOWN.steps:
         if step.name in ("z1", "dz2"):
             parts.append(bold("Forward" if step.name == "z1" else "Backward"))
         parts.append("\n".join(_stage(step, chain, truths, theirs)))
