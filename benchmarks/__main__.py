@@ -94,7 +94,7 @@ def main(
 ) -> None:
     """Time scratchnet beside PyTorch, JAX and others at the same work.
 
-    Without options: an epoch of MNIST at batch 64, in about three minutes. Each contender has a
+    Without options: an epoch of MNIST at batch 64, in a few minutes. Each contender has a
     process of its own; they take turns, in random order, for several rounds. A time counts only if
     all losses and the final weights agree with PyTorch's in float64. All raw times go into a JSON
     file, and a table to stdout; python -m benchmarks.report draws the plots.

@@ -20,7 +20,6 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks import gpu_limits
 from benchmarks.worker import REHEARSAL
 from scratchnet import backend
 
@@ -65,7 +64,6 @@ def gpu() -> Iterator[None]:
         running(Form("cuda_epoch")),
         mock.patch.object(backend, "why_no_gpu", return_value=None),
         mock.patch.object(backend, "cupy", _cupy),
-        mock.patch.object(gpu_limits, "COPIED", 1 << 20),
         mock.patch.dict(os.environ, {REHEARSAL: "1"}),
     ):
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks import gpu_clock
 from scratchnet import backend
 from scratchnet.errors import InputError
 
@@ -13,7 +12,6 @@ from scratchnet.errors import InputError
 LANES = dict.fromkeys(("70", "72", "75", "80"), 64) | dict.fromkeys(
     ("86", "87", "89", "90", "100", "103", "110", "120", "121"), 128
 )
-COPIED = 256 << 20  # bytes, more than any cache holds
 
 
 @dataclass(frozen=True)
@@ -24,17 +22,15 @@ class GpuLimits:
         multiprocessors: how many it has.
         clock: their highest, in Hz.
         lanes: multiply-adds of 32 bits of each in a clock.
-        copied: bytes a second that a copy reads and writes in its memory, measured.
     """
 
     multiprocessors: int
     clock: float
     lanes: int
-    copied: float
 
     @classmethod
     def measure(cls) -> GpuLimits:
-        """Those of the current GPU, in less than a second.
+        """Those of the current GPU.
 
         Raises:
             InputError: there is no GPU, or of a kind whose arithmetic is not known here.
@@ -50,16 +46,8 @@ class GpuLimits:
             attributes["MultiProcessorCount"],
             attributes["ClockRate"] * 1e3,
             LANES[capability],
-            2 * COPIED / _copy(),
         )
 
     def flops(self, multiprocessors: int | None = None) -> float:
         """Operations a second of so many multiprocessors, or of all; a multiply-add is two."""
         return 2 * (multiprocessors or self.multiprocessors) * self.lanes * self.clock
-
-
-def _copy() -> float:
-    """Seconds of a copy at best, in 7 tries."""
-    cupy = backend.cupy()
-    source, target = (cupy.zeros(COPIED, "uint8") for _ in range(2))
-    return min(gpu_clock.around(lambda: cupy.copyto(target, source)) for _ in range(7))

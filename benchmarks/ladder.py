@@ -2,8 +2,8 @@
 far that is from what the GPU can do.
 
 **The limit** of an update is the time that its products take with every 32-bit multiply-add unit of
-the GPU at work, or its bytes through memory, whichever is longer; of a rung's own multiprocessors,
-likewise with theirs. Launches and bytes need no GPU; times do, and are those of a record.
+the GPU at work; of a rung's own multiprocessors, with theirs. Bytes set none: all that an update
+moves fits into a GPU's cache. Launches and bytes need no GPU; times do, and are those of a record.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ def _row(rung: Rung, record: Record) -> Row:
         launches, kernels = (values[key][0] / steps for key in ("launches", "kernels"))
         moved = Traffic(launches, kernels, moved.moved, moved.exchanged)
     limits, accurate = GpuLimits(**record["limits"][0]), _values(record, 1, name)
+    flops = summary.flops(point["task"])
     times = Times(
         wall=wall,
         gpu=statistics.spread([seconds / steps * 1e6 for seconds in values["seconds"]]),
-        least=_least(limits, point, moved, limits.multiprocessors),
-        own=_least(limits, point, moved, rung.blocks or limits.multiprocessors),
+        least=flops / limits.flops() * 1e6,
+        own=flops / limits.flops(rung.blocks or None) * 1e6,
         accurate=statistics.spread(accurate["seconds"]).median * 1e3 if accurate else None,
         accuracy=min(accurate["accuracy"]) if accurate else None,
     )
@@ -86,9 +87,3 @@ def _values(record: Record, point: int, name: str) -> dict[str, list[float]]:
     """A contender's answers at a point; {} if it has given none."""
     answers = record["gpu"][point] if point < len(record["gpu"]) else []
     return next((each["values"] for each in answers if each["name"] == name), {})
-
-
-def _least(limits: GpuLimits, point: Record, moved: Traffic, multiprocessors: int) -> float:
-    """Microseconds."""
-    flops = summary.flops(point["task"])
-    return max(flops / limits.flops(multiprocessors), moved.moved / limits.copied) * 1e6

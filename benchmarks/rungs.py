@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 
-from scratchnet.engines import cuda_epoch
+from scratchnet.engines import Replaced, cuda_epoch
 from scratchnet.engines.cuda import NotLaunched
 from scratchnet.engines.cuda_epoch import Layout
 from scratchnet.errors import InputError
@@ -52,7 +52,7 @@ RUNGS = (
     Rung("cuda_epoch-cluster-8", "cuda_epoch", True, 8),
     Rung("cuda_epoch-cluster-16", "cuda_epoch", True, 16),
 )
-NOT_HERE = (UserWarning, InputError, NotLaunched)
+NOT_HERE = (Replaced, InputError, NotLaunched)
 LAYOUTS = tuple(rung for rung in RUNGS if rung.blocks)
 
 
@@ -77,5 +77,5 @@ def only(rung: Rung) -> Iterator[None]:
         ]
 
     with mock.patch.object(cuda_epoch, "layouts", layouts), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("error", Replaced)
         yield

@@ -203,8 +203,8 @@ def _breakdown(record: Record) -> tuple[str, str]:
         for each in parts
     ]
     limits = "; ".join(
-        f"with {least.where} {number(least.flops / 1e9)} GFLOP/s, so that the "
-        f"products of an update take at least {number(least.us)} us"
+        f"with {least.where} {number(least.flops / 1e9)} GFLOP/s, at which "
+        f"the products of an update would take {number(least.us)} us"
         for least in summary.at_best(record)
     )
     copied = record["limits"][0]
@@ -247,10 +247,10 @@ def _ladder(record: Record) -> tuple[str, str]:
         f"{_task(point)}, an epoch of {point['steps']:,} updates; medians. {EXPLAINED} us, GPU: "
         "microseconds an update, from the start of an epoch's first kernel to the end of its last "
         "one (of `layers`, of the epoch); wall: by the host's clock, with all that the host does. "
-        "of the limit: what an update's products, on all multiprocessors, or its bytes would take "
-        "at least, as a share of the time on the GPU; own: with only the multiprocessors that the "
-        "rung uses. ms: of GPU time, an epoch of recipe one-cycle, after which the validation "
-        "accuracy is what is in brackets."
+        "of the limit: what an update's products would take at least, on all multiprocessors, as "
+        "a share of the time on the GPU; own: with only the multiprocessors that the rung uses. "
+        "ms: of GPU time, an epoch of recipe one-cycle, after which the validation accuracy is "
+        "what is in brackets."
     )
 
 

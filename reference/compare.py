@@ -34,6 +34,7 @@ from reference import bounds, propagation, step
 from reference.bounds import Classification, Dtype
 from scratchnet.backend import Array
 from scratchnet.study import diagnose
+from scratchnet.study.answers import is_changed
 from scratchnet.study.subjects import PARAMETERS
 
 Parameters = Mapping[str, Array]
@@ -98,7 +99,7 @@ def difference(name: str, place: str, mine: Any, theirs: Array, bound: Array) ->
         theirs: PyTorch's, whose shape and dtype are expected.
         bound: how far apart the two may be, in the shape of theirs.
     """
-    if isinstance(mine, float) and not theirs.shape:
+    if type(mine) is float and not theirs.shape:
         mine = theirs.dtype.type(mine)
     if type(mine) is not np.ndarray and not isinstance(mine, np.generic):
         problem = f"is of type {type(mine).__name__}; expected a NumPy array, as np.array makes it"
@@ -356,8 +357,8 @@ def function(
         mine: the function. Arguments are NumPy arrays; it must not change them.
         dtype: float64 (default) or float32.
         seed: of the random values.
-        options: for cross-entropy, its options, which `mine` is then called with too; for
-            reduction "none" the backward gets a grad_output besides.
+        options: for cross-entropy, its ignore_index, reduction and label_smoothing, which `mine`
+            is then called with too; for reduction "none" the backward gets a grad_output besides.
 
     Returns:
         A report with a row for each result and, without options, the cause of what is wrong.
@@ -412,7 +413,7 @@ def _try(place: str, mine: Callable[..., Any], case: Case) -> Iterator[Differenc
         words = " ".join(str(error).split()) or "no message"
         yield from fail(f"is missing: {type(error).__name__}: {words}")
         return
-    if any(_changed(a, b) for a, b in zip(arguments, case.arguments, strict=True)):
+    if any(is_changed(b, a) for a, b in zip(arguments, case.arguments, strict=True)):
         yield from fail("can't be judged: the function has changed its arguments")
         return
     if results is None:
@@ -428,10 +429,6 @@ def _try(place: str, mine: Callable[..., Any], case: Case) -> Iterator[Differenc
     for result, (name, (theirs, bound)) in zip(results, case.expected.items(), strict=True):
         # Both sides may be off by the bound.
         yield difference(name, place, result, theirs, 2 * bound)
-
-
-def _changed(after: Array, before: Array) -> bool:
-    return after.shape != before.shape or after.tobytes() != before.tobytes()
 
 
 # ----------------------------------------------------------------------------------------- model
@@ -480,7 +477,7 @@ def model(
             copies = {name: value.copy() for name, value in parameters.items()}
             logits, gradients = forward(copies, x), backward(copies, x, target)
             for name, value in parameters.items():
-                if _changed(copies[name], value):
+                if is_changed(value, copies[name]):
                     raise ValueError(f"{name} has been changed; expected gradients only")
             if not isinstance(gradients, dict) or gradients.keys() != parameters.keys():
                 found = sorted(gradients) if isinstance(gradients, dict) else type(gradients)

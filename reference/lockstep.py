@@ -279,7 +279,8 @@ class Drift:
     @property
     def ok(self) -> bool:
         """Whether the runs have stayed together as long as that can be asked."""
-        return max(self.parameters[: self.judged], default=0.0) <= STABLE
+        # NumPy's max of numbers and a nan is nan, and so beyond the limit.
+        return bool(np.max(self.parameters[: self.judged], initial=0.0) <= STABLE)
 
 
 def free_run(

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reference.compare import HEADINGS, Report
+from reference.compare import HEADINGS, Difference, Report
 from reference.lockstep import STABLE, Drift
 
 CHAOTIC = (
@@ -41,10 +41,10 @@ JUDGED = (
 def explain(drift: Drift) -> str:
     """What a free run came to, in words."""
     steps = len(drift.parameters)
-    reached = f"{drift.dtype}: {max(drift.parameters):.1e} after {steps} steps"
+    reached = f"{drift.dtype}: {np.max(drift.parameters):.1e} after {steps} steps"
     if not drift.judged:
         return f"{reached}. {FLOAT32}"
-    judged = max(drift.parameters[: drift.judged])
+    judged = np.max(drift.parameters[: drift.judged])
     verdict = f"{'within' if drift.ok else 'BEYOND'} the limit of {STABLE:g}"
     if drift.judged == steps:
         return f"{reached}, {verdict}."
@@ -67,11 +67,16 @@ def as_json(report: Report, drifts: list[Drift], configuration: dict[str, Any]) 
             {name: _finite(value) for name, value in asdict(each).items()} | {"ok": each.ok}
             for each in report.differences
         ],
-        "drift": [asdict(drift) | {"ok": drift.ok} for drift in drifts],
+        "drift": [
+            {name: _finite(value) for name, value in asdict(drift).items()} | {"ok": drift.ok}
+            for drift in drifts
+        ],
     }
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -80,8 +85,10 @@ def as_html(report: Report, drifts: list[Drift], configuration: dict[str, Any]) 
     steps = len({each.place for each in report.differences})
     ok = report.ok and all(drift.ok for drift in drifts)
     verdict = "equal up to rounding" if ok else "NOT equal"
-    first = {each.name: each for each in reversed(report.failures)}.values()
-    failures = "".join(f"<li>{html.escape(str(each))}</li>" for each in reversed(first))
+    first: dict[str, Difference] = {}
+    for each in report.failures:
+        first.setdefault(each.name, each)
+    failures = "".join(f"<li>{html.escape(str(each))}</li>" for each in first.values())
     apart = "".join(f"<p>{html.escape(explain(drift))}</p>" for drift in drifts)
     settings = "".join(
         f"<dt>{html.escape(str(name))}</dt><dd>{html.escape(str(value))}</dd>"

@@ -58,9 +58,10 @@ class Twin:
         return float(loss.item())
 
     def distance(self, run: Run) -> float:
-        """The largest difference in any parameter."""
+        """The largest difference in any parameter; nan if there is one."""
         state = mnist_nn.to_scratchnet(self.model.state_dict())
-        return max(
-            float(abs(to_numpy(parameter.data) - state[name]).max())
+        apart = [
+            abs(to_numpy(parameter.data) - state[name]).max()
             for name, parameter in run.model.named_parameters()
-        )
+        ]
+        return float(np.max(apart))

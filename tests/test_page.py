@@ -807,9 +807,7 @@ TIMED = """([selector, how]) => {
         ("x", "#stage", "11"),
     ],
 )
-def test_a_click_is_answered_at_once(
-    opened: Page, stage: str, selector: str, how: str
-) -> None:
+def test_a_click_is_answered_at_once(opened: Page, stage: str, selector: str, how: str) -> None:
     go(opened, stage)
     times = np.array(opened.evaluate(TIMED, [selector, how]))  # five rounds of an element each
     assert times.min(axis=0).max() < 50 * SLACK

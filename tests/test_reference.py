@@ -18,9 +18,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reference import carry, compare, propagation, step
+from reference import carry, compare, page, propagation, step
 from reference.bounds import Classification, Dtype
-from reference.lockstep import MOMENTS, Lockstep, free_run
+from reference.lockstep import MOMENTS, Drift, Lockstep, free_run
 from reference.propagation import Estimate
 from reference.twin import Twin
 from scratchnet import checkpoint, functional, nn, optim
@@ -636,7 +636,23 @@ def test_the_free_run_has_a_limit_only_where_it_is_stable() -> None:
     assert stable.ok
     assert stable.judged == 5
     assert not dataclasses.replace(stable, parameters=[0.0, 2e-9]).ok
+    assert not dataclasses.replace(stable, parameters=[0.0, np.nan, 0.0]).ok
     assert len(stable.parameters) == len(stable.losses) == 5
+
+
+def test_a_run_that_has_become_nan_is_beyond_its_limit_on_the_page_and_null_in_json() -> None:
+    lost = Drift("float64", [0.0, np.nan], [1e-15, np.nan, np.inf], judged=3)
+    assert "nan after 3 steps, BEYOND the limit" in page.explain(lost)
+    found = page.as_json(compare.Report(), [lost], {})
+    (drift,) = json.loads(json.dumps(found, allow_nan=False))["drift"]
+    assert (drift["ok"], drift["parameters"]) == (False, [1e-15, None, None])
+
+
+def test_the_page_lists_the_first_failure_of_each_array_in_the_order_found() -> None:
+    places = (("A", 1), ("B", 1), ("B", 2), ("A", 2))
+    wrong = [compare.Difference(name, f"step {at}", (), problem="is lost") for name, at in places]
+    text = page.as_html(compare.Report(wrong), [Drift("float64", [0.0], [0.0], 1)], {})
+    assert re.findall("<li>(.*?)</li>", text) == ["step 1: A is lost", "step 1: B is lost"]
 
 
 def reference_command(*arguments: object, program: str | None = None) -> Any:
@@ -669,10 +685,10 @@ def test_the_command_leaves_a_table_a_json_file_and_a_page(tmp_path: Path) -> No
     assert all(each["ok"] and each["share"] <= 1 for each in found["differences"])
     (drift,) = found["drift"]
     assert len(drift["parameters"]) == drift["judged"] == 98
-    page = (tmp_path / "c.html").read_text()
-    assert page.count("<svg") == 2
-    assert page.count("<td>numpy_inplace: exp_avg ") == 4
-    loaded = re.findall(r"""(?:src|href)\s*=\s*["']([^"'#][^"']*)""", page)
+    text = (tmp_path / "c.html").read_text()
+    assert text.count("<svg") == 2
+    assert text.count("<td>numpy_inplace: exp_avg ") == 4
+    loaded = re.findall(r"""(?:src|href)\s*=\s*["']([^"'#][^"']*)""", text)
     assert [link for link in loaded if not link.startswith("#")] == []
 
 

@@ -28,6 +28,10 @@ NAMES = ("layers", "numpy_inplace", "native", *CUDA)
 AUTO = "auto"
 
 
+class Replaced(UserWarning):
+    """Another engine takes the place of the one that was asked for."""
+
+
 class Engine(Protocol):
     """What every engine has."""
 
@@ -110,7 +114,7 @@ def _module(name: str, run: Run) -> ModuleType:
     if name == "cuda_epoch":
         reason = module.why_not(run)
         if reason:
-            warnings.warn(f"{reason}; cuda_graph takes its place", stacklevel=3)
+            warnings.warn(f"{reason}; cuda_graph takes its place", Replaced, stacklevel=3)
             return importlib.import_module("scratchnet.engines.cuda_graph")
     return module
 

@@ -146,7 +146,7 @@ def raised(subject: Subject, answer: Answer) -> Finding:
         for letter, size in subject.dims(answer.instance.inputs).items()
         if size > 2 and re.search(rf"(?<![\w.]){size}(?![\w.])", words)
     ]
-    line = _line(error)
+    line = line_of(error)
     at = f" in line {line}" if line else ""
     meaning = f" ({', '.join(sizes)})" if sizes else ""
     return Finding(
@@ -159,7 +159,7 @@ def raised(subject: Subject, answer: Answer) -> Finding:
     )
 
 
-def _line(error: BaseException | None) -> int | None:
+def line_of(error: BaseException | None) -> int | None:
     """The last line of the learner's own code that an error went through."""
     frames = traceback.extract_tb(error.__traceback__) if error else []
     own = [frame.lineno for frame in frames if not frame.filename.startswith(OTHERS)]

@@ -223,7 +223,12 @@ def status(ctx: click.Context, /) -> None:
 @study.command()
 @click.option("--digit", type=click.IntRange(0, 9), default=3, help="Of the first image.")
 @click.option("--batch", type=click.IntRange(1, 1000), default=4, help="Images.")
-@click.option("--seed", type=int, default=0, help="Of the weights and of the choice of images.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Of the weights and of the choice of images.",
+)
 def trace(digit: int, batch: int, seed: int) -> None:
     """Show a forward and a backward pass, number by number.
 

@@ -9,8 +9,9 @@ A formula asks for what it needs by the names of its parameters:
 - the arguments of its operation, named as in `scratchnet.functional`;
 - of a softmax, z = x - its row's maximum, e = exp(z), p and log_p;
 - of a cross-entropy, which may have options, p and log_p; q (N, C), the distribution wanted of each
-  row, and one_hot, the same without smoothing; a (N, C), what the loss takes of each -log p, which
-  is q times weight times scale, and without options q / N; total, the N of the mean;
+  row, and one_hot, the same without smoothing; total, the N of the mean; scale, the upstream
+  gradient divided by it, without options 1 / N; a (N, C), what the loss takes of each -log p, which
+  is q times weight times scale;
 - of Adam's step, new_m and new_v, the moments after it, of_m = 1 - beta1ᵗ and of_v = 1 - beta2ᵗ;
 - in a network, x, target, W1, b1, W2, b2, the forward values z1, h, z2, and of the gradients dz2,
   dW2, db2, dh, dz1 those that come before.
@@ -269,7 +270,7 @@ _add("linear_backward.grad_weight", "grad_output.T @ x", (
      lambda grad_output, x: grad_output * x),
     ("linear_backward_grad_weight_of_means",
      "The mean of products is the product of means.",
-     "The sums are taken before the product: multiply sample by sample, and then sum.",
+     "The means are taken before the product: multiply sample by sample, and then sum.",
      lambda grad_output, x: np.outer(grad_output.mean(axis=0), x.mean(axis=0))),
     ("linear_backward_grad_weight_of_sums",
      "The sum of products is the product of sums.",
@@ -428,7 +429,7 @@ _add("relu_backward.grad_x", "np.where(x <= 0, 0, grad_output)", (
 
 # ------------------------------------------------------------------------------------------ sigmoid
 
-_add("sigmoid_backward.grad_x", "grad_output * s * (1 - s)", (
+_add("sigmoid_backward.grad_x", "grad_output / ((1 + np.exp(x)) * (1 + np.exp(-x)))", (
     ("sigmoid_backward_of_its_output",
      "x is σ's output here, so the slope is x (1 - x).",
      "x is taken for the output: compute σ(x) first.",
@@ -527,7 +528,7 @@ _add("softmax_backward.grad_x",
      "· p.",
      lambda grad_output, p: p * grad_output),
     ("softmax_backward_plus",
-     "The off-diagonal terms of the Jacobian are + p[k] p[c].",
+     "∂p[k]/∂x[c] is p[k] (δ_kc + p[c]).",
      "The sign of the sum is wrong: a larger x[c] takes from the other outputs.",
      lambda grad_output, p: p * (grad_output + (grad_output * p).sum(axis=-1, keepdims=True))),
     ("softmax_backward_without_upstream",
@@ -639,7 +640,7 @@ _add("cross_entropy_forward.loss", "-(a * log_p).sum()", (
      lambda weight, q, log_p: -(weight * q * log_p).sum()),
     ("cross_entropy_forward_without_logarithm",
      "The loss is 1 - p of the label, on average.",
-     "The logarithm is missing: the loss is -log p.",
+     "1 - p stands for the logarithm: the loss is -log p.",
      lambda a, p: (a * (1 - p)).sum()),
     ("cross_entropy_forward_of_p",
      "The loss is -p of the label, on average.",
@@ -900,7 +901,7 @@ _add("adam.v", "beta2 * v + (1 - beta2) * g * g", (
      "The corrected v is stored: keep v itself, and correct a copy for the step.",
      lambda v, g, t, beta2: (beta2 * v + (1 - beta2) * g * g) / (1 - beta2**t)),
     ("adam_v_is_a_sum",
-     "v adds the squares up, as AdaGrad does.",
+     "v is β₂ v + g².",
      "v is a sum: it is a mean of the squares, so g² has the factor 1 - β₂.",
      lambda v, g, beta2: beta2 * v + g * g),
 ))
@@ -968,7 +969,7 @@ _add("adam.p", "p - lr / of_m * (new_m / (np.sqrt(new_v) / np.sqrt(of_v) + eps))
         p - lr / of_m * new_m / (new_v / np.sqrt(of_v) + eps)),
     ("adam_corrected_v_without_root",
      "m is divided by the corrected v.",
-     "The root is missing: divide by √v.",
+     "The root is missing, though v is corrected: divide by √(v / (1 - β₂ᵗ)).",
      lambda p, new_m, new_v, lr, eps, of_m, of_v: p - lr / of_m * new_m / (new_v / of_v + eps)),
     ("adam_climbs",
      "The gradient points to where the loss falls.",

@@ -16,7 +16,6 @@ import json
 import linecache
 import math
 import os
-import re
 import sys
 import threading
 import time
@@ -66,17 +65,6 @@ EXPLAINED: dict[type[BaseException], tuple[str, str, str]] = {
         "take the values from the arguments",
     ),
 }
-
-
-class Missing(AttributeError):
-    """The learner's file has no such name."""
-
-
-class Learner(ModuleType):
-    """The learner's file as a module."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise Missing(name)
 
 
 class Process:
@@ -173,13 +161,13 @@ def _judge(process: Process, judge: Any, known: dict[str, dict[str, Any]]) -> No
         process.tell(ruling=asdict(_replaced(known) or of_error(error, process, stage)))
 
 
-def _load(process: Process) -> Learner:
+def _load(process: Process) -> ModuleType:
     """The learner's file as a module, from the source that was read before all this began."""
     name = process.mine.stem
     lines = process.source.decode("utf-8", "replace").splitlines(keepends=True)
     # Where tracebacks look for lines, should the file be changed meanwhile, or be gone.
     linecache.cache[str(process.mine)] = (len(process.source), None, lines, str(process.mine))
-    learner = Learner(name)
+    learner = ModuleType(name)
     learner.__file__ = str(process.mine)
     sys.modules[name] = learner
     code = compile(process.source, str(process.mine), "exec", dont_inherit=True)
@@ -275,8 +263,6 @@ def of_verdict(verdict: Verdict, process: Process) -> Ruling:
 
 def of_error(error: BaseException, process: Process, stage: str, words: str = "") -> Ruling:
     """What was raised, as a ruling; words are what is known of it already."""
-    if isinstance(error, Missing):
-        return _missing(str(error), process)
     frames = _own_frames(error, process)
     line = next((f.lineno for f in reversed(frames) if f.filename == process.mine.name), None)
     if isinstance(error, SyntaxError) and not frames:
@@ -299,16 +285,6 @@ def of_error(error: BaseException, process: Process, stage: str, words: str = ""
     what = words or f"it raises {type(error).__name__} {where}: {_words(error)}"
     kind_name = "import" if isinstance(error, ImportError) else "exception"
     return wrong(kind_name, what, traceback=text, line=line)
-
-
-def _missing(name: str, process: Process) -> Ruling:
-    number = re.match(r"\d+", process.mine.name)
-    reset = f"scratchnet study reset {int(number[0])}" if number else "scratchnet study reset"
-    return wrong(
-        "missing",
-        f"there is no {name} in {process.mine.name}: was it renamed, or is it not yet written?",
-        hint=f"`{reset}` gives you the exercise as it was, and keeps your file",
-    )
 
 
 def _syntax(error: SyntaxError, process: Process) -> Ruling:

@@ -79,11 +79,11 @@ class Step(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What an instance is like; the sizes are different primes, so that a shape names itself.
+    """What an instance is like; no two sizes are equal, so that a shape names itself.
 
     name: as it stands in a message.
     n, d, h, c: samples, features, hidden units or outputs, classes.
-    special: "zeros", "large", "digits", "far", "nan" or "nothing left".
+    special: "zeros", "large", "digits", "far", "steep", "nan" or "nothing left".
     options: which keyword arguments it has.
     strict: whether it needs what a learner may do without: inf and nan as in `functional`.
     t, scale: of Adam's step, its number and how large the gradients are.

@@ -131,8 +131,9 @@ def _roundings(subject: Subject, instance: Instance) -> int:
 
     A sum of n terms has n, in whatever order it is taken. From a network's inputs to its last
     gradient each size is summed over once or twice (C in the softmax and in dh, the others in one
-    product each), and other ways of writing, such as a Jacobian, double that: at most 8 times the
-    sum of all sizes. Products, quotients, exp and log, of a few ulps each, are less than 64.
+    product each), and other ways of writing, such as a Jacobian, double that: 4 times the sum of
+    all sizes, and as much again for the truth, which is rounded, too. Products, quotients, exp and
+    log, of a few ulps each, are less than 64.
     """
     return 8 * sum(subject.dims(instance.inputs).values()) + 64
 

@@ -42,7 +42,7 @@ class Finding:
     Attributes:
         result: the array that shows it; "" if it is the whole function.
         kind: "exception", "results", "second call", "inputs changed", "mistake", "shape", "nan",
-            "integers", "precision", "scale", "where" or "unknown".
+            "integers", "precision", "scale", "where" or "unknown"; an exercise's check has others.
         message: what is wrong, in a sentence or two.
         names: the mistakes of the library that explain it; several if they can't be told apart.
         where: "step", the array that goes wrong, which may be one that is not returned; "entries",

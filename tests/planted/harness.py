@@ -48,7 +48,7 @@ TESTS = {
 }
 ANSWER = "outcome.json"
 WHOLE_RUNS = {"data", "accuracies"}  # fixtures of the tests that train on all of MNIST
-SECONDS = 60  # for a bug; one that hangs twice is killed then, and counts as a survivor
+SECONDS = 240  # for a bug; one that hangs twice is killed then, and counts as a survivor
 KILLS = (AssertionError, pytest.fail.Exception)
 
 hypothesis.settings.register_profile(

@@ -9,7 +9,7 @@ with a name, and a sentence that tells it.
 from __future__ import annotations
 
 import inspect
-import traceback
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +18,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-import scratchnet
 from scratchnet.backend import Array
 from scratchnet.study import diagnose
-from scratchnet.study.answers import is_changed
+from scratchnet.study.answers import is_changed, line_of
 from scratchnet.study.verdicts import Finding, Verdict
 
 Function: TypeAlias = Callable[..., Any]
@@ -72,11 +71,13 @@ def find(learner: ModuleType, name: str, *parameters: str) -> Function | Verdict
     """The learner's function, if it can be called with so many arguments; else why it can't."""
     function = getattr(learner, name, None)
     if not callable(function):
+        number = re.match(r"\d+", Path(getattr(learner, "__file__", "")).name)
+        reset = f"scratchnet study reset {int(number[0]) if number else 'N'}"
         return wrong(
             name,
             "missing",
             f"there is no function {name} in your file; expected {name}({', '.join(parameters)})",
-            hint="scratchnet study reset N gives you the exercise as it was, and keeps your file",
+            hint=f"was it renamed? {reset} gives you the exercise as it was, and keeps your file",
         )
     try:
         inspect.signature(function).bind(*parameters)
@@ -189,14 +190,6 @@ def unwritten(name: str, error: BaseException) -> Verdict:
     """The verdict on a function that raises NotImplementedError, as the template does."""
     line = line_of(error)
     return to_do(name, f"write it in the place of `raise NotImplementedError` (line {line})", line)
-
-
-def line_of(error: BaseException) -> int | None:
-    """The last line of the learner's own code that an error went through."""
-    ours = (str(Path(scratchnet.__file__).parent), str(Path(np.__file__).parent))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame.lineno for frame in frames if not frame.filename.startswith(ours)]
-    return own[-1] if own else None
 
 
 def _first_line(function: Function) -> int | None:

@@ -49,8 +49,9 @@ def of_shape(name: str, expected: str, typed: Any) -> Verdict:
         message = f"{name} = {typed!r} is no shape; expected letters in brackets, such as (N, D)"
         return wrong(name, "no shape", message)
     if 1 in typed and "".join(map(str, typed)).replace("1", "") == expected:
-        message = f"{name}: {written(typed)} has an axis of length 1, which its array has not"
-        return wrong(name, "an axis of 1", f"{message}: a gradient has the shape of its array")
+        message = f"{name}: {written(typed)} has an axis of length 1, which it has not"
+        why = ": a gradient has the shape of its array" if name[0] == "d" else ""
+        return wrong(name, "an axis of 1", message + why)
     if not all(axis in ("N", "D", "H", "C") for axis in typed):
         message = f"{name} = {typed!r}; expected letters, N, D, H or C, and no numbers"
         return wrong(name, "no letters", message)

@@ -4,12 +4,21 @@ y = x @ weight.T + bias adds one row, the bias, to N rows. NumPy does not mind: 
 broadcasts, that is, it uses the same numbers N times. So a number in the bias has N
 paths to the loss, one through each sample, and the chain rule adds up all paths.
 
-1. bias is (H,), added to every row:          y = z + bias Given grad_output =
-   ∂L/∂y, (N, H), return ∂L/∂bias, (H,).
-2. offset is (N,), added to every column:     y = z + offset[:, None] Return
-   ∂L/∂offset, (N,).
-3. scale is (H,), each row is multiplied:     y = z * scale Return ∂L/∂scale, (H,).
-   Now every path has a slope of its own.
+1. bias is (H,), added to every row:
+
+       y = z + bias
+
+   Given grad_output = ∂L/∂y, (N, H), return ∂L/∂bias, (H,).
+2. offset is (N,), added to every column:
+
+       y = z + offset[:, None]
+
+   Return ∂L/∂offset, (N,).
+3. scale is (H,), and each row is multiplied by it:
+
+       y = z * scale
+
+   Return ∂L/∂scale, (H,). Now every path has a slope of its own.
 
     grad_output   (N, H)
     z             (N, H)

@@ -11,7 +11,7 @@ what is true, shared among the samples. No table, no division by p.
 
 That is shorter, and better as well. Where the network is sure and wrong, p[label]
 can be so small that it is 0 in float64. The long way divides by it. The short way
-gives -1, which is right.
+gives -1/N, which is right.
 
     logits    (N, C)
     target    (N,) class numbers, from 0 to C - 1
