@@ -178,7 +178,7 @@ class Run:
         images, labels = images[: self.options.limit], labels[: self.options.limit]
         self.recipe = RECIPES[self.options.recipe]
         self.normalization = Normalization.of(images) if self.recipe.normalize else Normalization()
-        self.images = backend.asarray(images, self.device)
+        self.images = backend.asarray(np.ascontiguousarray(images), self.device)  # for engines
         self.labels = backend.asarray(labels, self.device)
         self._begin()
 
