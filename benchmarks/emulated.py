@@ -18,8 +18,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import numpy as np
-
 from benchmarks.worker import REHEARSAL
 from scratchnet import backend
 
@@ -44,7 +42,7 @@ CUDA = SimpleNamespace(
     Device=lambda: H100,
     set_allocator=lambda allocator: None,
 )
-CUPY: Any = SimpleNamespace(cuda=CUDA, zeros=np.zeros, copyto=np.copyto)
+CUPY: Any = SimpleNamespace(cuda=CUDA)
 
 
 def _cupy() -> Any:

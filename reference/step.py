@@ -19,10 +19,11 @@ from reference.propagation import Estimate
 from scratchnet import backend
 from scratchnet.backend import Array
 from scratchnet.nn import CrossEntropyLoss, Mnist_NN
+from scratchnet.study import subjects
 from scratchnet.training import Normalization
 
 ACTIVATIONS = ("lin1", "relu", "lin2")
-PARAMETERS = ("lin1.weight", "lin1.bias", "lin2.weight", "lin2.bias")
+PARAMETERS = tuple(subjects.PARAMETERS.values())
 
 
 def network(parameters: Mapping[str, Array], device: str = "cpu") -> mnist_nn.Mnist_NN:

@@ -178,7 +178,8 @@ class Run:
         images, labels = images[: self.options.limit], labels[: self.options.limit]
         self.recipe = RECIPES[self.options.recipe]
         self.normalization = Normalization.of(images) if self.recipe.normalize else Normalization()
-        self.images = backend.asarray(np.ascontiguousarray(images), self.device)  # for engines
+        # Compiled engines find a pixel by its address, so rows must lie one behind the other.
+        self.images = backend.asarray(np.ascontiguousarray(images), self.device)
         self.labels = backend.asarray(labels, self.device)
         self._begin()
 

@@ -38,6 +38,7 @@ from tests.test_engines import (
     assert_layers_in_float64,
     assert_moments_fade_to_0,
     assert_no_bit_hangs_on_stretches,
+    assert_same_for_images_in_every_layout,
     assert_within_bounds,
     copy,
 )
@@ -110,6 +111,11 @@ def test_where_a_stretch_ends_changes_no_bit(
     options, split = problem
     split = Split(*(np.concatenate([part, part]) for part in split))  # two updates, or more
     assert_no_bit_hangs_on_stretches(engine, options, split, data.draw(dtypes_of(engine)), data)
+
+
+def test_how_images_lie_in_memory_changes_no_bit(engine: str) -> None:
+    options = Options("adam", epochs=2, batch_size=5, hidden=3)
+    assert_same_for_images_in_every_layout(engine, options, some_images(0, 13))
 
 
 def test_moments_that_fade_away_become_0_and_only_those(engine: str) -> None:

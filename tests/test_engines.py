@@ -19,7 +19,7 @@ from scratchnet.engines import native
 from scratchnet.errors import InputError
 from scratchnet.mnist import Split
 from scratchnet.training import RECIPES, Diverged, Options, Run
-from tests.strategies import dtypes, seeds
+from tests.strategies import LAYOUTS, dtypes, lay_out, seeds
 from tests.test_training import some_images
 
 
@@ -137,6 +137,28 @@ def test_where_a_stretch_ends_changes_no_bit(
     engine: str, options: Options, seed: int, dtype: Dtype, data: st.DataObject
 ) -> None:
     assert_no_bit_hangs_on_stretches(engine, options, some_images(seed, 60), dtype, data)
+
+
+def assert_same_for_images_in_every_layout(engine: str, options: Options, split: Split) -> None:
+    """Losses, parameters and moments, to the bit."""
+    ends = []
+    for layout in LAYOUTS:
+        laid_out = Split(lay_out(split.images, layout), split.labels)
+        run = Run(options, laid_out, engines.device(engine))
+        losses = engines.make(engine, run).advance(0, run.total_steps)
+        ends.append([np.array(losses), *copy(run)])
+    for arrays in zip(*ends, strict=True):
+        for other in arrays[1:]:
+            np.testing.assert_array_equal(other, arrays[0])
+
+
+@pytest.mark.parametrize("engine", ALL)
+@settings(max_examples=10)
+@given(options=options, seed=seeds, count=st.integers(2, 25))
+def test_how_images_lie_in_memory_changes_no_bit(
+    engine: str, options: Options, seed: int, count: int
+) -> None:
+    assert_same_for_images_in_every_layout(engine, options, some_images(seed, count))
 
 
 @pytest.mark.parametrize("every", [1, 3, 7, None])

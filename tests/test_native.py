@@ -105,7 +105,7 @@ def test_compilers_have_nothing_to_warn_of(compiler: str, real: str, tmp_path: P
 
 
 def forget() -> None:
-    native.library.cache_clear()
+    native.load.cache_clear()
     native.why_not.cache_clear()
 
 
@@ -157,13 +157,13 @@ def compilations(folder: Path) -> list[str]:
 @pytest.mark.usefixtures("quick")
 def test_a_library_is_compiled_once(cache: Path, cc: Fake, tmp_path: Path) -> None:
     cc(RECORDING)
-    native.library("float32")
+    native.load("float32")
     (file,) = cache.iterdir()
     forget()
-    native.library("float32")
+    native.load("float32")
     assert len(compilations(tmp_path)) == 1
     assert [*cache.iterdir()] == [file]
-    native.library("float64")
+    native.load("float64")
     assert len(compilations(tmp_path)) == 2
 
 
@@ -175,7 +175,7 @@ def test_another_source_option_compiler_or_cpu_gives_another_library(
 ) -> None:
     def count() -> int:
         forget()
-        native.library("float32")
+        native.load("float32")
         return len([*cache.iterdir()])
 
     cc(RECORDING)
@@ -213,7 +213,7 @@ exec $REAL_CC "$@"
 def test_two_processes_that_start_at_once_leave_one_library(cache: Path, cc: Fake) -> None:
     """The compiler of each waits for the other's to have started."""
     cc(TOGETHER)
-    program = "from scratchnet.engines import native; native.library('float32')"
+    program = "from scratchnet.engines import native; native.load('float32')"
     command = [sys.executable, "-c", program]
     both = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [process.wait(timeout=100) for process in both] == [0, 0]
@@ -226,13 +226,13 @@ def test_two_processes_that_start_at_once_leave_one_library(cache: Path, cc: Fak
 @pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_a_damaged_library_is_compiled_anew(cache: Path, share: float) -> None:
     """Loaded, half a library would end the process."""
-    native.library("float32")
+    native.load("float32")
     (file,) = cache.iterdir()
     whole = file.read_bytes()
     file.unlink()  # this process has mapped it
     file.write_bytes(whole[: int(share * len(whole))])
     forget()
-    native.library("float32")
+    native.load("float32")
     assert [*cache.iterdir()] == [file]
     assert file.read_bytes() == whole
 

@@ -57,9 +57,8 @@ class Engine:
                 f"engine native: eps is {run.optimizer.eps}; expected at least {least:.2g}"
             )
         self.run = run
-        self.compiled = library(np.dtype(run.dtype).name)
+        self.compiled = load(np.dtype(run.dtype).name)
         check_data(run)
-        self.images = np.ascontiguousarray(run.images)
         self.labels = run.labels.astype(np.int64)
         hidden = run.model.lin1.weight.shape[0]
         self.threads = min(_cores(), -(-hidden // ROWS), MOST_THREADS)
@@ -90,13 +89,13 @@ class Engine:
         run, optimizer = self.run, self.run.optimizer
         order = run.chosen(first, last - first)
         stretch = Stretch(
-            inputs=self.images.shape[1],
+            inputs=run.images.shape[1],
             hidden=run.model.lin2.weight.shape[1],
             classes=run.model.lin2.weight.shape[0],
             samples=len(order),
             batch_size=run.options.batch_size,
             steps=last - first,
-            images=_address(self.images),
+            images=_address(run.images),
             labels=_address(self.labels),
             order=_address(order),
             scale=run.normalization.scale,
@@ -164,14 +163,14 @@ def _cores() -> int:
 def why_not() -> str | None:
     """Why the engine can't be used here, as one sentence; None if it can. Builds it if need be."""
     try:
-        library("float32")
+        load("float32")
     except NotBuilt as error:
         return str(error)
     return None
 
 
 @functools.cache
-def library(dtype: str) -> ctypes.CDLL:
+def load(dtype: str) -> ctypes.CDLL:
     """The compiled C for a dtype, "float32" or "float64"; compiled now if it has never been.
 
     Raises:
