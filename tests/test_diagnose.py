@@ -17,6 +17,7 @@ from scratchnet.backend import Array
 from scratchnet.study import diagnose, mistakes
 from scratchnet.study.answers import Answer
 from scratchnet.study.diagnose import SUBJECTS
+from scratchnet.study.explanations import in_words_of
 from scratchnet.study.mistakes import BY_NAME, RIGHT
 from scratchnet.study.subjects import Draw, Instance, Setting, Step, Subject
 from scratchnet.study.truth import Chain, is_right
@@ -744,6 +745,8 @@ def test_an_error_of_scratchnet_that_is_called_is_in_the_line_of_the_call() -> N
         ((1.0, "abc", 2.0), "returns grad_weight as str; expected an array"),
         ((1.0, [[1.0], [2.0, 3.0]], 2.0), "returns grad_weight as list; expected an array"),
         ((1.0, None, 2.0), "returns grad_weight as NoneType; expected an array"),
+        ((1.0, np.array([1j]), 2.0), "as ndarray of complex128; expected an array of floats"),
+        ((1.0, np.array([None]), 2.0), "as ndarray of object; expected an array of floats"),
     ],
 )
 def test_what_can_not_be_read_is_said(returned: Any, words: str) -> None:
@@ -838,6 +841,20 @@ def test_a_relu_in_place_is_known_by_what_it_changes() -> None:
     assert verdict.right == ("grad_x",)
 
 
+def test_what_was_put_back_in_another_digit_is_told_so() -> None:
+    def mine(loss: Function, weight: Array, index: tuple[int, int], h: float) -> float:
+        weight[index] += h
+        above = loss(weight)
+        weight[index] -= 2 * h
+        below = loss(weight)
+        weight[index] += h
+        return (above - below) / (2 * h)
+
+    verdict = diagnose.function("finite_difference", mine)
+    assert verdict.name == "inputs changed"
+    assert "put back, but in another digit: a + h - h need not be a" in verdict.message
+
+
 def test_changed_inputs_are_named() -> None:
     def mine(logits: Array, target: Array) -> Array:
         logits -= logits.max(axis=1, keepdims=True)
@@ -927,6 +944,109 @@ def test_a_cause_that_is_not_returned_is_found_all_the_same() -> None:
     assert (verdict.findings[0].result, verdict.where["step"]) == ("dW2", "dz2")
     assert "it goes wrong in dz2, which is not returned" in verdict.message
     assert "That explains db2, dW1 and db1, too." in verdict.message
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_remedy_has_the_names_axes_and_indices_of_the_layer(layer: int) -> None:
+    def mine(*arguments: Any) -> dict[str, Array]:
+        """The weight's gradient is transposed, and the bias's is a mean."""
+        arrays = network_by_matrices(*arguments)
+        weight, bias = f"dW{layer}", f"db{layer}"
+        return arrays | {weight: arrays[weight].T, bias: arrays[bias] / len(arguments[0])}
+
+    names = ("dz1ᵀ x, (H, D)", "dz1") if layer == 1 else ("dz2ᵀ h, (C, H)", "dz2")
+    verdict = diagnose.function("network_backward", mine)
+    assert f"so it is {names[0]}." in verdict.findings[0].message
+    assert f"has put 1/N into {names[1]} already" in verdict.findings[1].message
+
+
+@pytest.mark.parametrize(
+    ("operation", "step", "said", "told"),
+    [
+        (
+            "grad_weight_of_weight",
+            "dW2",
+            "the weight: the factor of weight[h, d] is x[n, d], so use x",
+            "W2: the factor of W2[c, h] is h[n, h], so use h",
+        ),
+        (
+            "grad_x_weight_transposed",
+            "dh",
+            "each output h hands weight[h] to the inputs, so multiply by the weight itself",
+            "each output c hands W2[c] to the inputs, so multiply by W2 itself",
+        ),
+        (
+            "grad_bias_over_the_wrong_axis",
+            "db2",
+            "a bias is shared by the samples",
+            "a bias is shared by the samples",
+        ),
+    ],
+)
+def test_words_of_prose_stay_and_indices_change_at_once(
+    operation: str, step: str, said: str, told: str
+) -> None:
+    """h is an index of the operation, and the input of the second layer."""
+    mend = BY_NAME[f"linear_backward_{operation}"].mend
+    (at,) = [each for each in NETWORK.steps if each.name == step]
+    assert said in mend
+    assert told in in_words_of(at, mend)
+
+
+def test_an_array_that_is_right_is_never_blamed_for_those_that_it_could_be_made_from() -> None:
+    def mine(p: Array, g: Array, m: Array, v: Array, t: int) -> tuple[Array, Array, Array]:
+        """The step is right; what is returned beside it are the corrected moments."""
+        p, m, v = adam_as_in_the_paper(p, g, m, v, t)
+        return p, m / (1 - 0.9**t), v / (1 - 0.999**t)
+
+    verdict = diagnose.function("adam", mine)
+    assert [finding.result for finding in verdict.findings] == ["new_m", "new_v"]
+    assert verdict.right == ("new_p",)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))][1:])
+def test_results_in_another_order_are_told_so(order: tuple[int, int, int]) -> None:
+    """Also where v would be negative, and the truth made from it nan."""
+
+    def mine(*arguments: Any) -> list[Array]:
+        results = adam_as_in_the_paper(*arguments)
+        return [results[i] for i in order]
+
+    verdict = diagnose.function("adam", mine)
+    names = ("new_p", "new_m", "new_v")
+    assert "nan" not in str(verdict)
+    if order == (0, 2, 1):  # which the library has
+        assert set(verdict.names) == {"adam_m_and_v_exchanged"}
+    else:
+        assert verdict.name == "order"
+        assert f"returns {', '.join(names[i] for i in order)}, each of them right" in str(verdict)
+
+
+CLIPS = {
+    "below": lambda p: np.clip(p, 1e-12, 1),
+    "at both ends": lambda p: np.clip(p, 1e-7, 1 - 1e-7),
+    "barely": lambda p: np.clip(p, 1e-15, 1 - 1e-15),
+    "by an epsilon": lambda p: p + 1e-12,
+}
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_a_mistake_that_gives_the_truth_explains_nothing(clip: str) -> None:
+    """Without options a mistake about an option is none, and clipped p are nearly right."""
+
+    def mine(logits: Array, target: Array) -> Array:
+        p = CLIPS[clip](softmax(logits))
+        return (p - one_hot(target, logits.shape[1])) / len(logits)
+
+    for seed in range(20):
+        verdict = diagnose.function("cross_entropy_backward", mine, seed=seed, strict=True)
+        (finding,) = verdict.findings
+        assert finding.names == (), str(verdict)
+        assert finding.kind == "where" or "such as an eps, or a clip?" in finding.message
+        yours, truth = (re.search(rf"{who} +(\S+)", str(verdict)) for who in ("yours", "the truth"))
+        assert yours is not None
+        assert truth is not None
+        assert yours[1] != truth[1]
 
 
 def test_wrong_entries_of_a_dead_unit_are_placed_there() -> None:

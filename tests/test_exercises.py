@@ -124,6 +124,15 @@ def test_right_answers_in_three_styles_are_never_blamed(exercise: Exercise) -> N
         assert found.ok, f"style {style}, seed {seed}: {found}"
 
 
+def test_of_the_chain_only_the_four_results_must_have_their_names() -> None:
+    def mine(x: Any, target: Any, W1: Any, b1: Any, W2: Any, b2: Any) -> dict[str, Any]:
+        arrays = _network()(x, target, W1, b1, W2, b2)
+        results = {name: arrays[name] for name in ("dW2", "db2", "dW1", "db1")}
+        return results | {"dz2": None, "dh": None}
+
+    assert verdict("09_chain", changed("09_chain", {"network_backward": mine})).ok
+
+
 def _in_place(loss: Any, weight: Any, index: Any, h: float) -> Any:
     weight[index] += h
     up = loss(weight)
@@ -412,6 +421,14 @@ WRONG: list[Wrong] = [
         {"softmax_forward": lambda x: np.exp(x - x.max(axis=1, keepdims=True))},
         "softmax_forward_not_normalized",
     ),
+    *(  # each finite in rows that are large as a whole, or near each other
+        ("06_softmax", {"softmax_forward": lambda x, shift=shift: _shifted(x, shift(x))}, "nan")
+        for shift in (
+            lambda x: x.min(axis=1, keepdims=True),
+            lambda x: x.mean(axis=1, keepdims=True),
+            lambda x: abs(x).max(axis=1, keepdims=True),
+        )
+    ),
     ("07_cross_entropy_long_way", {"grad_p": lambda p, label: -1 / p}, "every class"),
     (
         "07_cross_entropy_long_way",
@@ -438,6 +455,16 @@ WRONG: list[Wrong] = [
         "cross_entropy_backward_sign",
     ),
     ("08_cross_entropy", {"cross_entropy_backward": _long_way}, "the long way"),
+    *(
+        ("08_cross_entropy", {"cross_entropy_backward": backward}, cause)
+        for cause, backward in {
+            "nan": lambda z, y: _p_minus_y(functional.softmax_forward(z), y) / (len(z) - 1),
+            "unknown": lambda z, y: _p_minus_y(functional.softmax_forward(z) + 1e-9, y) / len(z),
+            "cross_entropy_backward_without_maximum": lambda z, y: (
+                _p_minus_y(_shifted(z, 0), y) / len(z)
+            ),
+        }.items()
+    ),
     *(
         (
             "08_cross_entropy",
@@ -571,6 +598,11 @@ WRONG: list[Wrong] = [
         "one side only",
     ),
     ("15_rounding", {"is_right": lambda found, x, w: found == found}, "too lenient"),
+    (  # the same for a sum of 3 terms and one of 784, and for terms of 1 and of 2^24
+        "15_rounding",
+        {"is_right": lambda found, x, w: bool(abs(found - _sum(x, w)) <= 1e-4)},
+        "both ways",
+    ),
     (
         "15_rounding",
         {"is_right": lambda found, x, w: bool(abs(found - _sum(x, w)) > _bound(x, w))},
@@ -603,6 +635,16 @@ def _up(weight: Any, index: Any, h: float) -> Any:
 
 def _slope(loss: Any, weight: Any, index: Any, h: float) -> Any:
     return (loss(_up(weight, index, h)) - loss(_up(weight, index, -h))) / (2 * h)
+
+
+def _shifted(x: Any, shift: Any) -> Any:
+    """A softmax from which something else than the maximum is subtracted."""
+    e = np.exp(x - shift)
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _p_minus_y(p: Any, target: Any) -> Any:
+    return p - np.eye(p.shape[1])[target]
 
 
 def _whole_columns(logits: Any, target: Any) -> Any:

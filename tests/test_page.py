@@ -270,6 +270,15 @@ def test_a_network_too_large_for_a_page_is_refused(tmp_path: Path) -> None:
         page_facts.gather(tmp_path, digit=3, seed=0)
 
 
+@pytest.mark.parametrize("scale", [1e10, 1e30])
+def test_numbers_that_no_trained_network_has_are_refused(tmp_path: Path, scale: float) -> None:
+    model = Mnist_NN(hidden=20, device="cpu", generator=5)
+    model.lin2.weight.data *= np.float32(scale)
+    checkpoint.save_model(tmp_path / "model.safetensors", model, Normalization())
+    with pytest.raises(InputError, match=r"expected .*: give another --checkpoint"):
+        page_facts.gather(tmp_path, digit=3, seed=0)
+
+
 # ------------------------------------------------------------------------------- the file
 
 

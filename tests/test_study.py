@@ -20,9 +20,12 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from scratchnet import files
+from scratchnet.cli import main
 from scratchnet.errors import InputError
-from scratchnet.study import autograd, course, sandbox, trace, watching
+from scratchnet.study import autograd, commands, course, sandbox, trace, watching
 from scratchnet.study.progress import FILE, Progress, Standing
 from scratchnet.study.sandbox import Limits, Ruling, Run
 from scratchnet.study.session import Session
@@ -309,15 +312,26 @@ def test_a_copy_of_the_process_is_not_judged(tmp_path: Path) -> None:
 
 
 @LINUX
+def test_of_a_process_without_a_mark_it_is_true_that_it_has_been_ended(tmp_path: Path) -> None:
+    child = "subprocess.Popen(['/bin/sleep', '1000'], env={}, start_new_session=True)"
+    found = run(tmp_path, f"import subprocess\nprint({child}.pid)\n{RIGHT}")
+    assert found.left == "a process"
+    assert has_ended(found.output)
+
+
+def has_ended(pid: str) -> bool:
+    """Whoever inherits a process (PID 1) may not yet have noticed its end."""
+    stat = Path("/proc", pid, "stat")
+    return not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+@LINUX
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("body", [RETURN, "while True: pass\n", "os._exit(1)\n"])
 def test_processes_are_killed_in_any_case(tmp_path: Path, body: str, detached: bool) -> None:
     child = f"subprocess.Popen(['sleep', '1000'], start_new_session={detached})"
     source = f"import subprocess\nprint({child}.pid)\n{RELU}{body}"
-    found = run(tmp_path, source, QUICK)
-    stat = Path("/proc", found.output, "stat")
-    # Whoever inherits it (PID 1) may not yet have noticed its end.
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+    assert has_ended(run(tmp_path, source, QUICK).output)
 
 
 @pytest.mark.parametrize(
@@ -854,6 +868,56 @@ def test_a_file_that_deletes_itself_is_not_lost(
     assert (session.folder / "01_double.py.1").read_text() == text
 
 
+def test_ctrl_c_before_anything_is_made_is_polite_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(ctx: click.Context) -> Session:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "_session", interrupted)
+    result = CliRunner().invoke(main, ["study", "--watch", "--folder", str(tmp_path)])
+    assert result.exit_code == 128 + signal.SIGINT
+    assert result.output == "\nstopped; go on with: scratchnet study --watch\n"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1", "many"])
+def test_seconds_that_are_none_are_refused(tmp_path: Path, seconds: str) -> None:
+    arguments = ["study", "--seconds", seconds, "--folder", str(tmp_path / "new")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "--seconds" in result.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_verdict_is_said_though_progress_can_not_be_written(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exercise = begun(session).course[0]
+    session.file(exercise).write_text(SOLUTION_1)
+
+    def no_space(path: Path, content: bytes) -> None:
+        raise InputError(f"{path}: can't be written (no space)")
+
+    monkeypatch.setattr(files, "write", no_space)
+    with pytest.raises(InputError, match="no space"):
+        session.check(exercise)
+    assert "Exercise 1, twice as much: right" in capsys.readouterr().out
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_and_stays(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exercise = begun(session).course[0]
+    session.file(exercise).unlink()
+    session.file(exercise).mkdir()
+    session.status()
+    assert "0 of 2 solved" in capsys.readouterr().out
+    for do in (session.check, session.reset):
+        with pytest.raises(InputError, match=r"01_double.py: is .*expected your Python file"):
+            do(exercise)
+    assert sorted(path.name for path in session.folder.iterdir()) == ["01_double.py", FILE]
+
+
 def test_an_untouched_file_is_no_try(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     exercise = begun(session).course[0]
     assert not session.check(exercise)
@@ -873,7 +937,7 @@ def test_output_and_leftovers_are_shown(
     out = capsys.readouterr().out
     assert "  | a\n  | \n  | b\n  | xxx" in out
     assert re.search(r"^  \| \.\.\. and [\d,]+ bytes more$", out, flags=re.MULTILINE)
-    assert "It has left a thread running, which was ended." in out
+    assert "It has left a thread running, which the check has ended." in out
 
 
 def test_the_exercises_come_in_order_and_out_of_order(session: Session) -> None:

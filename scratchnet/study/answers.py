@@ -33,6 +33,7 @@ class Answer:
         problem: why what it has returned can't be read; "" if it can.
         error: what it has raised.
         changed: the inputs that it has changed.
+        only_rounded: whether they were put back, and differ by rounding only.
     """
 
     instance: Instance
@@ -42,6 +43,7 @@ class Answer:
     problem: str = ""
     error: BaseException | None = None
     changed: tuple[str, ...] = ()
+    only_rounded: bool = False
 
     @property
     def u(self) -> float:
@@ -58,7 +60,9 @@ class Answer:
             except (TypeError, ValueError):  # a list of unequal lists
                 array = np.asarray(None)
             if array.dtype.kind not in "fiub":
-                self.problem = f"returns {name} as {type(value).__name__}; expected an array"
+                kind = type(value).__name__
+                of = f" of {array.dtype}" if isinstance(value, np.ndarray) else ""
+                self.problem = f"returns {name} as {kind}{of}; expected an array of floats"
                 return
             if array.dtype.kind != "f":
                 self.integers.add(name)
@@ -92,6 +96,7 @@ def ask(subject: Subject, mine: Callable[..., Any], instance: Instance) -> Answe
         return answer
     before, after = instance.inputs | instance.options, arguments | options
     answer.changed = tuple(name for name in after if is_changed(before[name], after[name]))
+    answer.only_rounded = all(_is_rounded(before[name], after[name]) for name in answer.changed)
     returned = _by_name(returned, subject.results)
     if isinstance(returned, str):
         answer.problem = returned
@@ -128,6 +133,14 @@ def is_changed(before: Any, after: Any) -> bool:
     return before.shape != after.shape or before.tobytes() != after.tobytes()
 
 
+def _is_rounded(before: Array, after: Array) -> bool:
+    """Whether three sums, + h - 2 h + h, may have left the difference, with h as large as it."""
+    if before.shape != after.shape or before.dtype.kind != "f":
+        return False
+    slack = 3 * np.finfo(before.dtype).eps * abs(before).max(initial=0)
+    return bool((abs(after - before) <= slack).all())
+
+
 # -------------------------------------------------------------------------------------- findings
 
 
@@ -135,6 +148,25 @@ def unreadable(subject: Subject, answer: Answer) -> Finding:
     """The finding that what was returned is not what is expected."""
     evidence = {"instance": answer.instance.name}
     return Finding("", "results", f"{subject.name} {answer.problem}", evidence=evidence)
+
+
+def disordered(subject: Subject, place: Mapping[str, str]) -> list[Finding]:
+    """The finding that each result is right, but stands where its place is; none if all stand well.
+
+    Args:
+        subject: what was judged.
+        place: for each result, as which it was returned.
+    """
+    swapped = {was: name for name, was in place.items()}
+    if all(was == name for was, name in swapped.items()):
+        return []
+    given, expected = (
+        ", ".join(names) for names in ([swapped[r] for r in subject.results], subject.results)
+    )
+    message = (
+        f"{subject.name} returns {given}, each of them right; expected {expected}, in this order"
+    )
+    return [Finding("", "order", message, hint="look at the return")]
 
 
 def raised(subject: Subject, answer: Answer) -> Finding:
@@ -155,7 +187,7 @@ def raised(subject: Subject, answer: Answer) -> Finding:
         f"{subject.name} raises {type(error).__name__}{at}: {words}{meaning}, on '{place}'",
         where={"line": line} if line else {},
         evidence={"instance": place, "error": error},
-        hint="look at the shapes of what meets in that line",
+        hint="look at the shapes of what meets in that line" if sizes else "",
     )
 
 
@@ -192,7 +224,10 @@ def compare_calls(first: Answer, second: Answer) -> Finding | None:
 
 
 def _nearly_equal(a: Array, b: Array) -> bool:
-    """Up to what another place in memory may do to the order of sums, in float32 too."""
+    """Up to what another place in memory may do to the order of sums, in float32 too.
+
+    A sum of the 784 pixels of a digit is off by a few times √784 2^-24 = 2e-6 of what is in it.
+    """
     if a.shape != b.shape:
         return False
     slack = 1e-5 * abs(b[np.isfinite(b)]).max(initial=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def study(ctx: click.Context, /, watch: bool) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal without the mathematical signs
             stream.reconfigure(errors="replace")
     if ctx.invoked_subcommand is None:
-        _study(_session(ctx), None, watch)
+        _study(ctx, None, watch)
     elif watch:
         raise click.UsageError("--watch stands behind the number: scratchnet study 3 --watch")
 
@@ -126,7 +127,7 @@ def study(ctx: click.Context, /, watch: bool) -> None:
 @click.pass_context
 def check(ctx: click.Context, /, number: int, watch: bool) -> None:
     """Check exercise N."""
-    _study(_session(ctx), number, watch)
+    _study(ctx, number, watch)
 
 
 def _session(ctx: click.Context) -> Session:
@@ -136,13 +137,16 @@ def _session(ctx: click.Context) -> Session:
 
     settings = ctx.meta[SETTINGS]
     given = {key: settings[key] for key in ("seconds",) if key in settings}
+    if not all(map(math.isfinite, given.values())):
+        raise click.BadParameter("expected a number, such as 30", ctx, param_hint="--seconds")
     exercises = course.load(settings.get("course", course.BUNDLED))
     return Session(settings.get("folder", Path()), exercises, Limits(**given))
 
 
-def _study(session: Session, number: int | None, watch: bool) -> None:
+def _study(ctx: click.Context, number: int | None, watch: bool) -> None:
     """Begin, or go on; the exit status is 1 if the exercise that was checked is not right."""
     with _politely(watch):
+        session = _session(ctx)
         is_new = session.begin(number)
         if number is None and session.next() is None:
             click.echo(f"All {len(session.course)} exercises are solved: scratchnet study status")

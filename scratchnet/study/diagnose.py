@@ -30,6 +30,7 @@ sum that makes one entry written out, term by term.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -164,12 +165,15 @@ def _would_give(wrong: Mapping[str, Formula], step: Step, seen: Seen) -> bool:
 def _same(predicted: Array, seen: Seen) -> bool:
     """Whether a wrong formula's array is the one that was found.
 
-    Its rounding is unknown, so it is allowed 1e-11 of its largest entry, or 1e-4 in float32. But it
-    has to explain the difference from the truth to a part in 1000 as well, lest a formula that is
-    hardly wrong pass for another one that is hardly wrong.
+    Its rounding is unknown, so it is allowed 1e-11 of its largest entry, or 1e-4 in float32: more
+    than 1,600 roundings, for sums of up to 784 terms, some of which cancel. But it has to explain
+    the difference from the truth to a part in 1000 as well, lest a formula that is hardly wrong
+    pass for another one that is hardly wrong. And what gives the truth explains no difference.
     """
     found, (expected, bound) = seen.found, seen.truth
     if predicted.shape != found.shape:
+        return False
+    if is_right(predicted, seen.truth) and not seen.is_right:
         return False
     lost = ~np.isfinite(predicted) | ~np.isfinite(found)
     if not np.array_equal(predicted[lost], found[lost], equal_nan=True):
@@ -217,6 +221,9 @@ class Judge:
     def __init__(self, subject: Subject, given: list[Answer]) -> None:
         self.subject = subject
         self.chains = [Chain(subject, answer) for answer in given]
+        self.alone = [
+            Chain(subject, Answer(answer.instance)) for answer in given
+        ]  # all from inputs
         self.returned = {name for answer in given for name in answer.found}
         self.raised = [chain for chain in self.chains if chain.answer.error]
         self.assumed: dict[str, Formula] = {}  # wrong formulas of steps that are not returned
@@ -230,28 +237,30 @@ class Judge:
         if problems:
             finding = answers.unreadable(self.subject, problems[0])
             return Verdict(self.subject.name, names, (*self.errors(), finding))
-        cases = []
         found: list[Finding] = []
+        right: list[str] = []
         for step in self.subject.steps:
             case = self.case(step, self.assumed)
-            cases.append(case)
-            if case.wrong:
+            if case.wrong and self.is_off(step):
                 found.append(self.explain(case))
-        right = tuple(case.step.name for case in cases if case.seen and not case.wrong)
+            elif case.seen:
+                right.append(step.name)
         found = [self.with_what_follows(finding, right) for finding in found]
+        if not all(finding.names for finding in found):
+            found = self.order() or found
         found = [*self.errors(), *self.changes(), *found]
-        return Verdict(self.subject.name, names, tuple(found), right)
+        return Verdict(self.subject.name, names, tuple(found), tuple(right))
 
     def case(self, step: Step, assumed: Mapping[str, Formula]) -> Case:
         """An array beside its truth, if some steps that are not returned were done wrongly."""
-        return Case(
-            step,
-            [
-                Seen(chain, chain.answer.found[step.name], chain.truth(step, assumed))
-                for chain in self.chains
-                if step.name in chain.answer.found
-            ],
-        )
+        seen = []
+        for chain, alone in zip(self.chains, self.alone, strict=True):
+            if step.name in chain.answer.found:
+                found, truth = chain.answer.found[step.name], chain.truth(step, assumed)
+                if _is_finite(found) and not _is_finite(truth.value):
+                    truth = alone.truth(step)  # it was made from other arrays than were returned
+                seen.append(Seen(chain, found, truth))
+        return Case(step, seen)
 
     def explain(self, case: Case) -> Finding:
         """Name the cause of a wrong array."""
@@ -261,7 +270,7 @@ class Judge:
         said = ((each.__name__, each(case)) for each in explanations.EXPLANATIONS)
         kind, text = next((kind, text) for kind, text in said if text)
         if candidates:
-            could_be = [_within_a_sentence(candidate.mistake.mend) for candidate in candidates]
+            could_be = [_remedy(candidate) for candidate in candidates]
             text += f"; so few numbers don't tell, but it could be: {' Or: '.join(could_be)}"
         return explanations.finding(case, kind, text)
 
@@ -328,7 +337,7 @@ class Judge:
         """The finding that it is one of these mistakes."""
         first, texts = candidates[0], []
         for candidate in candidates:
-            text = _within_a_sentence(candidate.mistake.mend)
+            text = _remedy(candidate)
             if candidate.at is not case.step:
                 text = f"it goes wrong in {candidate.at.name}, which is not returned: {text}"
             texts.append(text)
@@ -341,7 +350,7 @@ class Judge:
         names = tuple(dict.fromkeys(candidate.mistake.name for candidate in candidates))
         return explanations.finding(case, "mistake", " Or: ".join(texts), names, first.at)
 
-    def with_what_follows(self, finding: Finding, right: tuple[str, ...]) -> Finding:
+    def with_what_follows(self, finding: Finding, right: list[str]) -> Finding:
         """Add which arrays are wrong only because this one is."""
         blamed = finding.where["step"]
         follow = [
@@ -360,14 +369,27 @@ class Judge:
 
     def is_off(self, step: Step) -> bool:
         """Whether an array is not what it would be had everything before it been right."""
-        alone = [Chain(self.subject, Answer(chain.answer.instance)) for chain in self.chains]
         return any(
             step.name in chain.answer.found
-            and not is_right(chain.answer.found[step.name], other.truth(step))
-            for chain, other in zip(self.chains, alone, strict=True)
+            and not is_right(chain.answer.found[step.name], alone.truth(step))
+            for chain, alone in zip(self.chains, self.alone, strict=True)
         )
 
     # -------------------------------------------------------------------------- the whole function
+
+    def order(self) -> list[Finding]:
+        """The finding that the results are right, but that one is in another's place."""
+        results = [step for step in self.subject.steps if step.name in self.subject.results]
+        for places in itertools.permutations(results):
+            swapped = {step.name: place.name for step, place in zip(results, places, strict=True)}
+            if all(
+                swapped[step.name] in chain.answer.found
+                and is_right(chain.answer.found[swapped[step.name]], alone.truth(step))
+                for chain, alone in zip(self.chains, self.alone, strict=True)
+                for step in results
+            ):
+                return answers.disordered(self.subject, swapped)
+        return []
 
     def errors(self) -> Iterator[Finding]:
         """The finding that the function raises, if no mistake explains it."""
@@ -384,7 +406,7 @@ class Judge:
             return
         cases = [self.case(step, self.assumed) for step in self.subject.steps]
         candidates = (each for case in cases if case.seen for each in self.candidates(case))
-        named = [each.mistake for each in candidates if self.changes_just_these(each)]
+        named = [each for each in candidates if self.changes_just_these(each)]
         yield _inputs_changed(self.subject, changing[0], named)
 
     def changes_just_these(self, candidate: Candidate) -> bool:
@@ -397,6 +419,10 @@ class Judge:
         )
 
 
+def _is_finite(array: Array) -> bool:
+    return bool(np.isfinite(array).all())
+
+
 def _before(subject: Subject, step: Step) -> set[str]:
     """The arrays that an array is made of, and those that they are made of, and so on."""
     names = step.operation.of or parameters(step.operation.right)[1]
@@ -405,20 +431,26 @@ def _before(subject: Subject, step: Step) -> set[str]:
     return direct.union(*(_before(subject, other) for other in others))
 
 
-def _inputs_changed(subject: Subject, answer: Answer, named: list[Mistake]) -> Finding:
+def _inputs_changed(subject: Subject, answer: Answer, named: list[Candidate]) -> Finding:
     inputs = " and ".join(answer.changed)
-    text = " Or: ".join(_within_a_sentence(mistake.mend) for mistake in named)
+    text = " Or: ".join(map(_remedy, named))
+    if answer.only_rounded:
+        text = text or (
+            "it was put back, but in another digit: a + h - h need not be a. Keep the old number, "
+            "or work on a copy"
+        )
     text = text or "whoever called it needs them, so make a copy, or a new array"
     return Finding(
         "",
         "inputs changed",
         f"{subject.name} changes {inputs}: {text}",
-        names=tuple(mistake.name for mistake in named),
+        names=tuple(candidate.mistake.name for candidate in named),
         evidence={"instance": answer.instance.name, "changed": answer.changed},
         hint=f"look for -=, *=, out= or an assignment to entries of {inputs}",
     )
 
 
-def _within_a_sentence(text: str) -> str:
-    """Its first word in small letters, unless it is a symbol."""
+def _remedy(candidate: Candidate) -> str:
+    """How to mend a mistake, within a sentence: no capital letter, unless it is a symbol."""
+    text = explanations.in_words_of(candidate.at, candidate.mistake.mend)
     return text[0].lower() + text[1:] if text[1].islower() or text[1] == " " else text

@@ -6,6 +6,7 @@ nothing. They are asked in this order, and state what is so on every instance: n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from scratchnet.backend import Array
 from scratchnet.study.subjects import Index, Step, Terms, Values
 from scratchnet.study.truth import Case, Seen, call, is_right, parameters
-from scratchnet.study.verdicts import Finding, Ledger
+from scratchnet.study.verdicts import Finding, Ledger, apart
 
 AXES = {"N": "sample", "D": "feature", "H": "unit", "C": "class", "K": "number"}
 
@@ -39,8 +40,9 @@ def nan(case: Case) -> str | None:
         lost = ~np.isfinite(seen.found) & np.isfinite(seen.truth.value)
         if lost.any():
             return (
-                f"{lost.sum()} of {lost.size} entries are nan or inf on '{seen.instance}', which "
-                "comes of exp of a large number, log of 0, 0/0 or 0 · inf"
+                f"{lost.sum()} of {lost.size} entries are nan or inf on '{seen.instance}', such as "
+                "come of exp of a large number, a division by 0, log of 0, √ of a negative number, "
+                "or 0 · inf"
             )
     return None
 
@@ -99,7 +101,10 @@ def scale(case: Case) -> str | None:
 
 
 def ratio(seen: Seen) -> float | None:
-    """The one number k for which found is k times the truth up to rounding; None if none is."""
+    """The one number k for which found is k times the truth up to rounding; None if none is.
+
+    None also for a k of 1e-4 or less, which is no factor of anybody's, but an array of nearly 0.
+    """
     found, (expected, bound) = seen.found, seen.truth
     if not seen.fits or not (np.isfinite(found) & np.isfinite(expected)).all():
         return None
@@ -111,7 +116,11 @@ def ratio(seen: Seen) -> float | None:
 
 
 def _fitting(seen: Seen) -> list[str]:
-    """The symbols that explain the ratio on an instance."""
+    """The symbols that explain the ratio on an instance.
+
+    The ratio of sums over all entries is off by no more than one entry's rounding: less than 1e-9
+    of it, or 1e-3 in float32, and sizes differ by more.
+    """
     k = ratio(seen)
     share = 1e-3 if seen.is_single else 1e-9
     symbols = _symbols(seen.dims).items()
@@ -174,8 +183,22 @@ def _groups(word: str, size: int, wrong: Array, notes: list[str]) -> dict[str, l
 
 
 def unknown(case: Case) -> str:
-    """What is left; the ledger of an entry says more."""
+    """What is left; the ledger of an entry says more. An eps is 1e-6 at most, as a rule."""
+    if all(
+        seen.fits and _error(seen) <= 1e-6 * abs(seen.truth.value).max(initial=0)
+        for seen in case.wrong
+    ):
+        largest = max(map(_error, case.wrong))
+        return (
+            f"the cause is unknown, and it is off by {largest:.1g} at most: is there a small "
+            "number in it, such as an eps, or a clip?"
+        )
     return "the cause is unknown"
+
+
+def _error(seen: Seen) -> float:
+    """By how much the entry that is farthest off is off; nan if one is no number."""
+    return float(abs(seen.found - seen.truth.value).max(initial=0))
 
 
 EXPLANATIONS = (shape, nan, integers, precision, scale, where, unknown)
@@ -211,6 +234,19 @@ def finding(
         fact += f" on '{seen.instance}'"
     hint = f"look at how {step.name} is made from {_made_of(step)}"
     return Finding(case.step.name, kind, f"{fact}: {text}", names, place, evidence, hint)
+
+
+def in_words_of(step: Step, text: str) -> str:
+    """What is said of an operation, with the names, axes and indices that a step has for it."""
+    words = dict(step.names) | dict(step.letters)
+    words |= {of.lower(): to.lower() for of, to in step.letters.items()}
+
+    def put(match: re.Match[str]) -> str:
+        the, word, after = match.groups()
+        is_prose = not after and (word == "logits" or (word in ("weight", "bias") and not the))
+        return match[0] if is_prose else words.get(word, match[0])
+
+    return re.sub(r"(\b[Tt]he )?(?<![\w.])([A-Za-z]\w*?)(?![A-Za-z0-9_])(?=([\[)])?)", put, text)
 
 
 def _on_which(case: Case) -> str:
@@ -251,22 +287,13 @@ def _fact(step: Step, seen: Seen) -> tuple[str, dict[str, Any]]:
         sizes = [name for name in _fitting(seen) if name[-1].isalpha()]
         explained = "".join(f", {name} = {_symbols(seen.dims)[name]:.3g}" for name in sizes)
         every = "every entry" if wrong.size > 1 else "it"
-        times = f"{k:.3f}" if abs(k - 1) > 1e-3 else _apart(k, 1)[0]
+        times = f"{k:.3f}" if 1e-3 < abs(k - 1) < 1e6 else apart(k, 1)[0]
         return f"{step.name}: {every} is {times} times the truth{explained}", evidence
-    mine, truth = _apart(found[index], expected[index])
+    mine, truth = apart(found[index], expected[index])
     numbers = f"{_entry(step, index)} is {mine}, expected {truth}"
     if wrong.size == 1:
         return numbers, evidence
     return f"{step.name}: {wrong.sum()} of {wrong.size} entries are wrong; {numbers}", evidence
-
-
-def _apart(found: float, expected: float) -> tuple[str, str]:
-    """Two numbers in six digits, or in as many more as it takes to tell one from the other."""
-    for digits in range(6, 18):
-        texts = f"{found:.{digits}g}", f"{expected:.{digits}g}"
-        if texts[0] != texts[1]:
-            break
-    return texts
 
 
 def _entry(step: Step, index: Index) -> str:

@@ -10,8 +10,9 @@ A formula asks for what it needs by the names of its parameters:
 - of a softmax, z = x - its row's maximum, e = exp(z), p and log_p;
 - of a cross-entropy, which may have options, p and log_p; q (N, C), the distribution wanted of each
   row, and one_hot, the same without smoothing; total, the N of the mean; scale, the upstream
-  gradient divided by it, without options 1 / N; a (N, C), what the loss takes of each -log p, which
-  is q times weight times scale;
+  gradient divided by it, without options 1 / N; ones, 1 in the upstream gradient's place; a (N, C),
+  what the loss takes of each -log p, which is q times weight times scale;
+- of a finite difference, above and below, the weight with one entry nudged up and down;
 - of Adam's step, new_m and new_v, the moments after it, of_m = 1 - beta1ᵗ and of_v = 1 - beta2ᵗ;
 - in a network, x, target, W1, b1, W2, b2, the forward values z1, h, z2, and of the gradients dz2,
   dW2, db2, dh, dz1 those that come before.
@@ -232,7 +233,7 @@ _add("linear_backward.grad_x", "grad_output @ weight", (
 _add("linear_backward.grad_weight", "grad_output.T @ x", (
     ("linear_backward_grad_weight_transposed",
      "xᵀ g and gᵀ x are the same.",
-     "It is transposed: a gradient has its array's shape, so it is gᵀ x, (H, D).",
+     "It is transposed: a gradient has its array's shape, so it is grad_outputᵀ x, (H, D).",
      lambda grad_output, x: x.T @ grad_output),
     ("linear_backward_grad_weight_not_transposed",
      "The transpose is there to please the shapes, and here the shapes fit.",
@@ -241,7 +242,7 @@ _add("linear_backward.grad_weight", "grad_output.T @ x", (
      lambda grad_output, x: grad_output @ x),
     ("linear_backward_grad_weight_of_weight",
      "y = x W is symmetric, so W's gradient is made with W.",
-     "It is made with the weight: the factor of W[h, d] in y is x[n, d], so use x.",
+     "It is made with the weight: the factor of weight[h, d] is x[n, d], so use x.",
      lambda grad_output, weight: grad_output.T @ weight),
     ("linear_backward_grad_weight_averaged",
      "The layer takes the mean over the batch, though the loss has taken it already.",
@@ -265,7 +266,7 @@ _add("linear_backward.grad_weight", "grad_output.T @ x", (
      lambda grad_output, x: np.ones_like(grad_output).T @ x),
     ("linear_backward_grad_weight_elementwise",
      "The gradient is multiplied by x, entry by entry.",
-     "It is multiplied entry by entry: W[h, d] serves every sample, so sum over n, which is a "
+     "It is multiplied entry by entry: weight[h, d] serves every sample, so sum over n, which is a "
      "matrix product.",
      lambda grad_output, x: grad_output * x),
     ("linear_backward_grad_weight_of_means",

@@ -30,6 +30,7 @@ from scratchnet.training import Options, Run, evaluate, predict
 SAMPLES = 8
 UNSURE = 3  # of them, with the label's p nearest to 1/2
 MOST_HIDDEN = 64  # so that the page stays below 2 MB
+LARGEST = 1e6  # number on it: more digits have no room, and its sums are made in float64 only
 BUG_STEPS = 200
 BUG_RECIPE = "adam"
 
@@ -156,6 +157,12 @@ def gather(path: Path | None, digit: int, seed: int) -> Facts:
         inputs = _inputs(saved, _choose(saved, split, digit, seed))
         chain = _chain(inputs)
         truths = {name: chain.truth(step) for name, step in STEPS.items()}
+        for name, truth in truths.items():
+            if not (abs(truth.value) <= LARGEST).all():  # which nan isn't, either
+                raise InputError(
+                    f"{words}: the network's {name} on this batch has numbers above {LARGEST:g}, "
+                    "or nan; expected a trained network: give another --checkpoint"
+                )
         return Facts(
             network=words,
             normalization=_normalization(saved),

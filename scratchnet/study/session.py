@@ -126,12 +126,12 @@ class Session:
         """Check an exercise and say what came out; if it is right, explain it and go on."""
         path = self.file(exercise)
         run = sandbox.run(path, exercise.check, limits=self.limits)
-        was_solved = bool(self.progress.of(exercise.name).solved)
         ok = run.ruling.ok
-        if run.ruling.name not in ("check", "to do"):
-            self.progress.count_try(exercise.name, ok)
         self.say(self._verdict(exercise, run))
         self._keep_what_is_gone(path, run)
+        was_solved = bool(self.progress.of(exercise.name).solved)
+        if run.ruling.name not in ("check", "to do"):
+            self.progress.count_try(exercise.name, ok)
         if not ok:
             self.say("\n" + self._help(exercise) if run.ruling.name != "check" else "")
         elif not was_solved:
@@ -149,9 +149,10 @@ class Session:
         name = f"{following.file_name} is {'made' if made else 'here already'}"
         self.say("\n" + bold(f"Next: e{_heading(following)[1:]}") + f"\n{name}: open it.")
 
-    def untouched(self, exercise: Exercise) -> bool:
-        """Whether the file is as it was made."""
-        return self.file(exercise).read_bytes() == exercise.template
+    def is_begun(self, exercise: Exercise) -> bool:
+        """Whether the file is there, and not as it was made."""
+        path = self.file(exercise)
+        return path.is_file() and path.read_bytes() != exercise.template
 
     def watch(self, exercise: Exercise, pause: Callable[[], None] | None = None) -> None:
         """Check an exercise whenever it is saved, go on to the next, and end when all are solved.
@@ -175,7 +176,7 @@ class Session:
         def missing() -> None:
             self.say(bad(f"{path.name} is not there") + ": waiting until it is.")
 
-        solved = path.exists() and not self.untouched(exercise) and self._check_if_there(exercise)
+        solved = self.is_begun(exercise) and self._check_if_there(exercise)
         if not solved:
             self.say(quiet(f"\nWatching {path.name}: save it to check it; Ctrl-C ends."))
         while not solved:
@@ -222,6 +223,8 @@ class Session:
     def reset(self, exercise: Exercise) -> None:
         """Make the exercise's file anew, and keep the old one beside it."""
         path = self.file(exercise)
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; expected your Python file: move it away")
         kept = _move_aside(path) if path.exists() else None
         if not self.make(exercise):
             raise InputError(f"{path}: another program has just made it; expected none; try again")
@@ -235,9 +238,8 @@ class Session:
         room = width() - sum(len(cell) + 2 for cell in rows[0]) - 1
         for exercise in self.course:
             standing = self.progress.of(exercise.name)
-            begun = self.file(exercise).exists() and not self.untouched(exercise)
             title = textwrap.shorten(exercise.title, room, placeholder="...")
-            state = "solved" if standing.solved else "begun" if begun else "-"
+            state = "solved" if standing.solved else "begun" if self.is_begun(exercise) else "-"
             counts = (str(standing.tries or "-"), str(standing.hints or "-"))
             rows.append((str(exercise.number), title, state, *counts))
         solved = sum(row[2] == "solved" for row in rows)
@@ -270,7 +272,7 @@ class Session:
         if ruling.hint:
             parts.append(fit(f"Where to look: {ruling.hint}", "  "))
         if run.left:
-            parts.append(fit(f"It has left {run.left} running, which was ended.", "  "))
+            parts.append(fit(f"It has left {run.left} running, which the check has ended.", "  "))
         if run.output:
             cut = f"\n... and {run.cut:,} bytes more" if run.cut else ""
             shown = textwrap.indent(run.output + cut, "  | ", lambda _: True)

@@ -70,12 +70,14 @@ class Step(NamedTuple):
     operation: how it is made.
     axes: the letters of its axes.
     names: what the operation's arguments are called in the subject, if otherwise.
+    letters: what its axes are called, if otherwise.
     """
 
     name: str
     operation: Operation
     axes: str
     names: Mapping[str, str] = MappingProxyType({})
+    letters: Mapping[str, str] = MappingProxyType({})
 
 
 class Setting(NamedTuple):
@@ -157,7 +159,7 @@ PRIMES = Setting("N=5, D=7, H=3, C=4")
 EQUAL = Setting("all sizes 4", 4, 4, 4, 4)  # a forgotten transpose: a wrong value and no error
 ZEROS = Setting("exact zeros", special="zeros")
 ONE = Setting("one sample", n=1)
-LARGE = Setting("logits in the thousands", special="large")  # whose exp overflows
+LARGE = Setting("logits in the thousands", special="large")  # whose exp overflows, or vanishes
 DIGITS = Setting("real digits in float32", 8, 784, 16, 10, special="digits")
 FAR = Setting("logits thousands apart", special="far", strict=True)  # whose p underflows
 NAN = Setting("inf and nan", special="nan", strict=True)
@@ -213,7 +215,8 @@ class Draw:
             return functional.linear_forward(self.x(), self.weight(self.c, self.d))
         logits = 2 * self.normal(self.n, self.c)
         if self.setting.special == "large":
-            logits += 1000 * (1 + self.rng.permutation(self.n))[:, None]
+            rows = 1 + self.rng.permutation(self.n)
+            logits += 1000 * np.where(rows % 2, rows, -rows)[:, None]
         if self.setting.special == "far":
             logits += 1000 * self.rng.permuted(np.tile(np.arange(self.c), (self.n, 1)), axis=1)
         return logits
@@ -684,16 +687,19 @@ def _life(values: Values, h: int) -> str:
 
 
 LAYER1 = {"grad_output": "dz1", "weight": "W1", "bias": "b1"}
+LAYER1 |= {"grad_weight": "dW1", "grad_bias": "db1"}
 LAYER2 = {"grad_output": "dz2", "x": "h", "weight": "W2", "bias": "b2"}
+LAYER2 |= {"grad_x": "dh", "grad_weight": "dW2", "grad_bias": "db2"}
+AXES2 = {"D": "H", "H": "C"}
 NETWORK = (
     Step("z1", LINEAR, "NH", LAYER1),
     Step("h", RELU, "NH", {"x": "z1"}),
-    Step("z2", LINEAR, "NC", LAYER2),
+    Step("z2", LINEAR, "NC", LAYER2, AXES2),
     Step("loss", CROSS_ENTROPY, "", {"logits": "z2"}),
     Step("dz2", CROSS_ENTROPY_GRAD, "NC", {"logits": "z2"}),
-    Step("dW2", GRAD_WEIGHT, "CH", LAYER2),
-    Step("db2", GRAD_BIAS, "C", LAYER2),
-    Step("dh", GRAD_X, "NH", LAYER2),
+    Step("dW2", GRAD_WEIGHT, "CH", LAYER2, AXES2),
+    Step("db2", GRAD_BIAS, "C", LAYER2, AXES2),
+    Step("dh", GRAD_X, "NH", LAYER2, AXES2),
     Step("dz1", RELU_GRAD, "NH", {"grad_output": "dh", "x": "z1"}),
     Step("dW1", GRAD_WEIGHT, "HD", LAYER1),
     Step("db1", GRAD_BIAS, "H", LAYER1),

@@ -8,6 +8,17 @@ from typing import Any, NamedTuple
 from scratchnet.study.subjects import Terms
 
 
+def digits_apart(found: float, expected: float) -> int:
+    """Six digits, or as many more as it takes to tell one number from the other."""
+    return next((d for d in range(6, 17) if f"{found:.{d}g}" != f"{expected:.{d}g}"), 17)
+
+
+def apart(found: float, expected: float) -> tuple[str, str]:
+    """Two numbers, in so many digits."""
+    digits = digits_apart(found, expected)
+    return f"{found:.{digits}g}", f"{expected:.{digits}g}"
+
+
 class Ledger(NamedTuple):
     """How one entry comes about.
 
@@ -26,12 +37,13 @@ class Ledger(NamedTuple):
     difference: float | None
 
     def __str__(self) -> str:
-        """A line for each number."""
+        """A line for each number, in digits that tell the learner's from the truth."""
         rows = [*self.terms, ("the truth", self.expected), ("yours", self.found)]
         if self.difference is not None:
             rows.append(("by nudging: the loss's central difference", self.difference))
         width = max(len(text) for text, _ in rows)
-        lines = [f"  {text:{width}}  {value: .6g}" for text, value in rows]
+        digits = digits_apart(self.found, self.expected)
+        lines = [f"  {text:{width}}  {value: .{digits}g}" for text, value in rows]
         return "\n".join([f"{self.entry} on '{self.instance}':", *lines])
 
 

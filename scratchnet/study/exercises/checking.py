@@ -21,7 +21,7 @@ import numpy as np
 from scratchnet.backend import Array
 from scratchnet.study import diagnose
 from scratchnet.study.answers import is_changed, line_of
-from scratchnet.study.verdicts import Finding, Verdict
+from scratchnet.study.verdicts import Finding, Verdict, apart
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -244,7 +244,8 @@ def _unknown(name: str, found: Any, expected: Any) -> Verdict:
         return wrong(name, "shape", f"{name} has shape {a.shape}; expected {b.shape}")
     evidence = _entry(a, b)
     at = f"{name}{[*evidence['index']]}" if evidence["index"] else name
-    message = f"{at} is {evidence['found']:.6g}; expected {evidence['expected']:.6g}"
+    mine, truth = apart(evidence["found"], evidence["expected"])
+    message = f"{at} is {mine}; expected {truth}"
     kind = "nan" if np.isnan(a).any() and not np.isnan(b).any() else "unknown"
     return wrong(name, kind, message, **evidence)
 

@@ -200,8 +200,13 @@ def cause_of(wrongly: list[Sum], every: list[Sum]) -> Verdict:
     inexact = [each for each in every if each.is_right and not is_exact(each)]
     first = wrongly[0]
     told = f"is_right says {not first.is_right} of a sum {first.how}, D = {len(first.x)}"
-    if refused and passed:
+    if len(wrongly) >= sum(each.how != "that is nan" for each in every):
         return wrong("is_right", "reversed", f"{told}: is it the other way round?")
+    if refused and passed:
+        other = next(each for each in wrongly if each.is_right != first.is_right)
+        told += f", and {not other.is_right} of one {other.how}, D = {len(other.x)}"
+        why = "too narrow for some, and too wide for others. What is the width made of?"
+        return wrong("is_right", "both ways", f"{told}: {why}")
     if len(refused) == len(inexact):
         why = "it asks for equality, to the last bit; is there a sum in float32 that has it?"
         return wrong("is_right", "asks for equality", f"{told}: {why}")
