@@ -362,7 +362,11 @@ def evaluate(model: Module, split: Split, normalization: Normalization) -> Evalu
 def predict(
     model: Module, images: npt.NDArray[np.uint8], normalization: Normalization
 ) -> npt.NDArray[np.floating]:
-    """The logits (N, C) of images (N, 784) uint8, on the CPU."""
+    """The logits (N, C) of images (N, 784) uint8, on the CPU.
+
+    A backward that the model is still to make belongs to the same forward as before.
+    """
+    model = copy.deepcopy(model)  # to forget with it what its layers save for a backward
     parameter = model.parameters()[0].data
     device = backend.device_of(parameter)
     logits = []

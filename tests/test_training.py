@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -211,6 +212,29 @@ def test_evaluation_counts_every_image_the_same() -> None:
     # Each loss is a float32 number; their mean is taken in float64.
     assert result.loss == pytest.approx((10_000 * right + wrong) / 10_001, rel=1e-6)
     assert predict(Constant([1.0, 0.0]), split.images, Normalization()).shape == (10_001, 2)
+
+
+def test_an_evaluation_keeps_nothing_of_its_images() -> None:
+    """Of two hundred networks that would be gigabytes."""
+    model, split = nn.Mnist_NN(device="cpu"), some_images(0, 1000)
+    evaluate(model, split, Normalization())
+    tracemalloc.start()
+    evaluate(model, split, Normalization())
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    inputs = 4 * split.images.size  # bytes of float32
+    assert kept < inputs / 10 < inputs < peak
+
+
+def test_a_backward_belongs_to_its_forward_whatever_is_evaluated_in_between() -> None:
+    model, x = nn.Mnist_NN(device="cpu", generator=0), np.ones((2, 784), np.float32)
+    undisturbed = nn.Mnist_NN(device="cpu", generator=0)
+    undisturbed.backward(undisturbed(x))
+    logits = model(x)
+    evaluate(model, some_images(0, 2), Normalization())
+    model.backward(logits)
+    for expected, found in zip(undisturbed.parameters(), model.parameters(), strict=True):
+        np.testing.assert_array_equal(found.buffer.grad, expected.buffer.grad)
 
 
 def trained(data: Mnist, options: Options) -> tuple[float, float]:
