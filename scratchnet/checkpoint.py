@@ -38,6 +38,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 MODEL = "model.safetensors"
 RUN = "checkpoint.safetensors"
 FORMAT = 1
+_SEED = re.compile("seed-(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,14 @@ def seed_folder(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}"
 
 
+def is_seed_folder(folder: Path) -> bool:
+    """Whether a folder may be that of one network within that of several, by its name."""
+    return _SEED.fullmatch(folder.resolve().name) is not None
+
+
 def seeds_in(folder: Path) -> list[int]:
     """The seeds of the networks that have a folder in this one, in order."""
-    found = [re.fullmatch("seed-(0|[1-9][0-9]*)", path.name) for path in folder.glob("seed-*/")]
+    found = [_SEED.fullmatch(path.name) for path in folder.glob("seed-*/")]
     return sorted(int(match[1]) for match in found if match)
 
 

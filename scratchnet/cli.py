@@ -157,9 +157,7 @@ def train(
         click.echo(f"this run is complete: see {out / SUMMARY}")
         return
     try:
-        with contextlib.ExitStack() as locks:
-            for folder in dict.fromkeys((out, *networks)):
-                locks.enter_context(files.lock(folder))
+        with _locked(out):
             _train_and_finish(networks, splits, out, data, save_every)
     except KeyboardInterrupt:
         click.echo(f"interrupted; {_go_on(out)}", err=True)
@@ -170,6 +168,16 @@ def train(
             f"{len(lost)} of {len(networks)} networks diverged, see {out / 'seeds.csv'}; "
             f"the first: {lost[0]}"
         )
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other processes out of what is trained in a folder: a network, or all that are in it."""
+    with contextlib.ExitStack() as locks:
+        if checkpoint.is_seed_folder(out):  # to train it with others, only the one around is locked
+            locks.enter_context(files.lock(out.resolve().parent, shared=True))
+        locks.enter_context(files.lock(out))
+        yield
 
 
 def _go_on(out: Path) -> str:

@@ -16,8 +16,12 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep other processes out of a folder that they would lock too. (Windows: no lock.)
+
+    Args:
+        folder: a folder that exists.
+        shared: let in those that share it too.
 
     Raises:
         InputError: another process is in it.
@@ -28,11 +32,12 @@ def lock(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"{folder}: another process is training here; expected a folder of its own for "
-                "each run: wait for it, or give another --out"
+                f"{folder}: another process is at work here; expected one at a time: wait for it, "
+                "or choose another folder"
             ) from error
         yield
     finally:

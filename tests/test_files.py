@@ -38,6 +38,16 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_lock_keeps_others_out_apart_from_those_that_share_it(tmp_path: Path) -> None:
+    """A descriptor of its own is another's, in one process too."""
+    for mine, others in [(False, False), (False, True), (True, False)]:
+        refused = pytest.raises(InputError, match=f"^{tmp_path}: another process is at work here")
+        with files.lock(tmp_path, shared=mine), refused, files.lock(tmp_path, shared=others):
+            pass
+    with files.lock(tmp_path, shared=True), files.lock(tmp_path, shared=True):
+        pass
+
+
 @pytest.mark.parametrize("name", ["absent/p.png", "file/p.png", "folder"])
 def test_a_place_that_cannot_be_written_is_told(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scratchnet import checkpoint, mnist
+from scratchnet import checkpoint, files, mnist
 from scratchnet import results as outcome
 from scratchnet.checkpoint import SavedRun
 from scratchnet.results import Result
@@ -31,6 +31,7 @@ from tests.test_cli import (
     scratchnet,
     start,
     step_of,
+    write_set,
 )
 
 SEEDS = (3, 4)
@@ -307,12 +308,31 @@ def test_a_network_that_is_not_of_these_is_told(
     assert least_step(tmp_path / "set") == 0
 
 
+def test_there_may_be_more_networks_than_files_can_be_open(tmp_path: Path) -> None:
+    program = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))"
+    write_set(tmp_path / "few")
+    options = ["--data", "few", "--seeds", 64, "--device", "cpu", "--out", "set"]
+    done = changed(program, "train", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "set" / "seeds.csv").read_text().splitlines()) == 1 + 64
+
+
+def test_two_networks_of_several_may_be_trained_alone_and_then_not_all(tmp_path: Path) -> None:
+    save(tmp_path / "set", *map(small_run, SEEDS))
+    with files.lock(tmp_path / "set", shared=True), files.lock(tmp_path / "set" / "seed-3"):
+        scratchnet("train", "--resume", "set/seed-4", cwd=tmp_path)
+        for folder in ("set", "set/seed-3"):
+            assert "another process" in one_line_error("train", "--resume", folder, cwd=tmp_path)
+
+
 def test_a_network_is_not_trained_by_two_processes(tmp_path: Path) -> None:
     first = start(*TRAIN, "--save-every", 2, cwd=tmp_path)
     while least_step(tmp_path / "set") == 0:
         assert first.poll() is None
     for folder in ("set", "set/seed-4"):
         assert "another process" in one_line_error("train", "--resume", folder, cwd=tmp_path)
+    inside = tmp_path / "set" / "seed-4"
+    assert "another process" in one_line_error("train", "--resume", ".", cwd=inside)
     first.kill()
     first.communicate()
 

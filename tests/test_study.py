@@ -529,6 +529,20 @@ def test_progress_is_kept_and_readable(tmp_path: Path) -> None:
     assert Progress(tmp_path).of("01_double") == Standing(2, 3, entry["solved"])
 
 
+@POSIX
+def test_a_folder_in_which_another_process_stays_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words that suit whatever that process does, which may be training."""
+    monkeypatch.setattr("scratchnet.study.progress.PATIENCE", 0)
+    with (
+        files.lock(tmp_path),
+        pytest.raises(InputError, match=r"another process is at work here.* another folder$"),
+    ):
+        Progress(tmp_path).begin()
+    assert not any(tmp_path.iterdir())
+
+
 def test_what_a_person_adds_to_the_file_is_kept(tmp_path: Path) -> None:
     mine = {
         "note": "größer ∂ \ud800",
