@@ -145,7 +145,7 @@ def train(
     """Train Mnist_NN, and leave model, losses and pictures in a folder.
 
     With --seeds several networks are trained at once. One that diverges is left out from there on:
-    the others are trained to the end, and the exit status is 1.
+    the others are trained to the end, and the exit status is 1. With --resume it is tried again.
     """
     start = time.perf_counter()
     if resume is None:

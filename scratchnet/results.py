@@ -36,16 +36,17 @@ class Result(NamedTuple):
 
 def is_complete(folder: Path, runs: Iterable[Run]) -> bool:
     """Whether nothing is left to do for the run of a folder, or for the runs of several seeds."""
+    steps = read_summary(folder).get("steps")  # a run that is to be longer than it was has more
+    return all(steps == run.total_steps == run.step for run in runs)
+
+
+def read_summary(folder: Path) -> Summary:
+    """What summary.json tells; nothing if it isn't there, or is none, to be written anew."""
     try:
         summary = json.loads((folder / SUMMARY).read_text())
     except (FileNotFoundError, ValueError):
-        return False
-    diverged = summary.get("diverged_seeds", [])
-    return all(  # a run that is to be longer than it was has more steps
-        summary["steps"] == run.total_steps
-        and (run.step == run.total_steps or run.options.seed in diverged)
-        for run in runs
-    )
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def evaluate(run: Run, splits: Mnist) -> Result | None:

@@ -249,7 +249,9 @@ def test_the_others_are_finished_when_one_diverges(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "set" / "seed-4" / "summary.json").read_text())
     assert told["diverged"] in err
     assert "validation_accuracy" not in told
-    assert "complete" in scratchnet("train", "--resume", "set", cwd=tmp_path)[0]
+    again = start("train", "--resume", "set", cwd=tmp_path)
+    assert err == again.communicate(timeout=120)[1]
+    assert again.returncode == 1
     err = one_line_error("train", "--resume", "set/seed-4", cwd=tmp_path)
     assert "seed 4: " in err
     assert "checkpoint of step 0 stays in set/seed-4" in err
