@@ -30,6 +30,7 @@ from scratchnet.training import train as train_in_step
 
 DEFAULTS = Options()
 Networks = dict[Path, Run]  # each with its folder
+MOST_SEEDS = 10_000  # networks, of a megabyte each
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -187,8 +188,8 @@ def _go_on(out: Path) -> str:
 def _new(
     options: Options, seeds: int, data: Path | None, device: str, engine: str, out: Path | None
 ) -> tuple[Networks, mnist.Mnist, Path]:
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}; expected at least 1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"seeds is {seeds}; expected 1 to {MOST_SEEDS:,}")
     device = _resolve(device)
     splits = mnist.load(data)
     if engine == engines.AUTO:
