@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 import signal
 import sys
@@ -29,8 +30,8 @@ from scratchnet.training import predict as predict_logits
 from scratchnet.training import train as train_in_step
 
 DEFAULTS = Options()
-Networks = dict[Path, Run]  # each with its folder
 MOST_SEEDS = 10_000  # networks, of a megabyte each
+Networks = dict[Path, Run]  # each with its folder
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -230,13 +231,27 @@ def _resumed(
     run = first.resume(splits.train, device=device, engine=engine, epochs=epochs)
     if out in saved:
         return {out: run}, splits, data, out
+    seeds = checkpoint.seeds_in(out)
+    _check_none_is_gone(out, seeds)
     networks = {}
-    for seed in checkpoint.seeds_in(out):
+    for seed in seeds:
         folder = checkpoint.seed_folder(out, seed)
         networks[folder] = run.with_seed(seed)
         if folder in saved:  # else it was killed before it had saved them all
             saved[folder].restore(networks[folder])
     return networks, splits, data, out
+
+
+def _check_none_is_gone(out: Path, seeds: list[int]) -> None:
+    """Raise InputError unless the seeds are all those of the summary, if there is one, in a row."""
+    before, found = results.read_summary(out).get("seed", []), set(seeds)
+    expected = itertools.chain(before, range(seeds[0], seeds[-1]))
+    gone = next((seed for seed in expected if seed not in found), None)
+    if gone is not None:
+        raise InputError(
+            f"{checkpoint.seed_folder(out, gone)}: is missing; expected a folder for each network: "
+            "put it back, or make it, empty, and the network is trained anew"
+        )
 
 
 def _was_given(ctx: click.Context, name: str) -> bool:
@@ -263,11 +278,17 @@ def _make_folder(out: Path | None, seeds: Collection[int] = ()) -> Path:
             number += 1
     found = checkpoint.seeds_in(out)
     inside = [out, *(checkpoint.seed_folder(out, seed) for seed in found)]
-    # A folder of these seeds that is empty is from a start that failed.
-    if any((folder / checkpoint.RUN).exists() for folder in inside) or set(found) - set(seeds):
+    if any((folder / name).exists() for folder in inside for name in (checkpoint.RUN, SUMMARY)):
         raise InputError(
             f"{out}: holds a run already; expected a new folder: give another --out, or "
             f"{_go_on(out)}"
+        )
+    # A folder of these seeds that is empty is from a start that failed.
+    if others := sorted(set(found) - set(seeds)):
+        left = checkpoint.seed_folder(out, others[0])
+        raise InputError(
+            f"{left}: would count as one of the networks; expected a new folder: give another "
+            "--out, or remove what a start with other seeds has left"
         )
     out.mkdir(parents=True, exist_ok=True)
     return out

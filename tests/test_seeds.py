@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -132,10 +133,53 @@ def test_a_folder_of_several_networks_is_never_overwritten(trained: Path, tmp_pa
         err = one_line_error(*TRAIN, "--seeds", seeds, "--out", trained, cwd=trained)
         assert "holds a run already" in err
     assert (trained / "summary.json").read_bytes() == before
-    (tmp_path / "seed-7").mkdir()
-    err = one_line_error(*TRAIN, "--out", tmp_path, cwd=trained)
-    assert "holds a run already" in err, "seed-7 would be taken for a third network"
-    assert [*tmp_path.iterdir()] == [tmp_path / "seed-7"]
+    shutil.copy(trained / "summary.json", tmp_path)
+    assert "holds a run already" in one_line_error(*TRAIN, "--out", tmp_path, cwd=trained)
+    assert [*tmp_path.iterdir()] == [tmp_path / "summary.json"]
+
+
+def test_what_another_start_has_left_is_not_taken_for_a_network(tmp_path: Path) -> None:
+    for seed in (3, 7):
+        (tmp_path / "set" / f"seed-{seed}").mkdir(parents=True)
+    err = one_line_error(*TRAIN, cwd=tmp_path)
+    assert err.startswith("Error: set/seed-7: would count as one of the networks; ")
+    assert len([*tmp_path.glob("set/*")]) == 2
+    (tmp_path / "set" / "seed-7").rmdir()
+    assert "2 seeds from 3 on" in scratchnet(*TRAIN, cwd=tmp_path)[0]
+
+
+@pytest.mark.parametrize("gone", [3, 4])
+def test_a_network_that_is_gone_is_told_and_can_be_trained_anew(
+    trained: Path, tmp_path: Path, gone: int
+) -> None:
+    """The summary tells that it was there."""
+    shutil.copytree(trained, tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / f"seed-{gone}")
+    err = one_line_error("train", "--resume", "set", cwd=tmp_path)
+    assert err.startswith(f"Error: set/seed-{gone}: is missing; ")
+    (tmp_path / "set" / f"seed-{gone}").mkdir()
+    scratchnet("train", "--resume", "set", cwd=tmp_path)
+    assert of_all(tmp_path / "set") == of_all(trained)
+
+
+def test_a_gap_between_seeds_is_told_before_there_is_a_summary(tmp_path: Path) -> None:
+    save(tmp_path / "set", *map(small_run, (3, 6)))
+    (tmp_path / "set" / "seed-abc").mkdir()  # of no seed
+    for seed in (4, 5):
+        err = one_line_error("train", "--resume", "set", cwd=tmp_path)
+        assert err.startswith(f"Error: set/seed-{seed}: is missing; ")
+        (tmp_path / "set" / f"seed-{seed}").mkdir()
+    assert "4 seeds from 3 on" in scratchnet("train", "--resume", "set", cwd=tmp_path)[0]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"steps": 800'])
+def test_a_summary_that_tells_nothing_is_written_anew(
+    trained: Path, tmp_path: Path, content: str
+) -> None:
+    shutil.copytree(trained, tmp_path / "set")
+    (tmp_path / "set" / "summary.json").write_text(content)
+    scratchnet("train", "--resume", "set", cwd=tmp_path)
+    assert json.loads((tmp_path / "set" / "summary.json").read_text())["seed"] == [*SEEDS]
 
 
 def least_step(folder: Path) -> int:
