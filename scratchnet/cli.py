@@ -30,7 +30,7 @@ from scratchnet.training import predict as predict_logits
 from scratchnet.training import train as train_in_step
 
 DEFAULTS = Options()
-MOST_SEEDS = 10_000  # networks, of a megabyte each
+MOST_SEEDS = 10_000  # networks, of up to two megabytes each at the default size
 Networks = dict[Path, Run]  # each with its folder
 Command = TypeVar("Command", bound=Callable[..., Any])
 
