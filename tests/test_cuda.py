@@ -118,6 +118,28 @@ def test_how_images_lie_in_memory_changes_no_bit(engine: str) -> None:
     assert_same_for_images_in_every_layout(engine, options, some_images(0, 13))
 
 
+def test_what_fills_up_a_batch_has_no_part_in_an_update(engine: str) -> None:
+    """The hidden units of white images are 0 here, so that W2 is of no consequence to the bit. Of
+    black ones, such as fill up a batch, they are not, and then a large W2 has infinite logits."""
+    images, labels = some_images(0, 5)
+    ends = []
+    for size in (0, 1e30):
+        run = Run(
+            Options("adam", batch_size=5, hidden=3),
+            Split(np.full_like(images, 255), labels),
+            engines.device(engine),
+        )
+        w1, b1, w2, _ = (parameter.data for parameter in run.model.parameters())
+        w1[...], b1[...] = -1e10, 1e10
+        w2[::2], w2[1::2] = size, -size
+        losses = engines.make(engine, run).advance(0, 1)
+        parameters, *moments = copy(run)
+        assert np.isfinite(parameters).all()
+        ends.append([np.array(losses), *moments])
+    for small, large in zip(*ends, strict=True):
+        np.testing.assert_array_equal(small, large)
+
+
 def test_moments_that_fade_away_become_0_and_only_those(engine: str) -> None:
     assert_moments_fade_to_0(engine, 0, np.float32)
 

@@ -324,7 +324,8 @@ __device__ __forceinline__ void forward(const Exchange &e, const float (&x)[ROWS
 // ------------------------------------------------------------------------------------------------
 // 2. relu_forward, linear_forward of the second layer, cross_entropy_forward and _backward, for the
 // block's own samples. A warp has a sample; its lanes share out the units, four each, and every lane
-// has all logits.
+// has all logits. Of a sample that does not exist all units are 0, or else its logits, which may
+// overflow though no others do, would make nan of gradients in spite of the factor 0.
 
 constexpr int GROUPS = ceil_div(H / 4, WARP);   // of four units, for a lane
 
@@ -333,7 +334,7 @@ __device__ __forceinline__ float hidden_unit(float z, int unit)
     return unit < UNITS ? relu_forward(z) : unit == UNITS ? 1.0f : 0.0f;
 }
 
-__device__ __forceinline__ float4 hidden_units(const Exchange &e, int own, int unit)
+__device__ __forceinline__ float4 hidden_units(const Exchange &e, int own, int unit, bool exists)
 {
     float4 z = received_partial(e, 0, own, unit);
 #pragma unroll
@@ -344,6 +345,7 @@ __device__ __forceinline__ float4 hidden_units(const Exchange &e, int own, int u
         z.z += part.z;
         z.w += part.w;
     }
+    unit = exists ? unit : H;    // as if it were past the last
     return make_float4(hidden_unit(z.x, unit), hidden_unit(z.y, unit + 1),
                        hidden_unit(z.z, unit + 2), hidden_unit(z.w, unit + 3));
 }
@@ -360,7 +362,7 @@ __device__ __forceinline__ void head(const Exchange &e, const Step &step, int t)
         for (int i = 0; i < GROUPS; ++i) {
             const int unit = 4 * (lane + i * WARP);
             if (unit < H) {
-                const float4 y = hidden_units(e, own, unit);
+                const float4 y = hidden_units(e, own, unit, label >= 0);
                 send_to_all(e, &e.s.heads.hidden[sample][unit], y);
 #pragma unroll
                 for (int c = 0; c < CLASSES; ++c) {
