@@ -76,7 +76,7 @@ ENDS = (
     ("        forward(e, x);\n", "forward"),
     (NEXT_PIXELS, "gather"),
     ("        receive_partial(e, t);\n", "wait"),
-    ("        head(e, step, t);\n", "head"),
+    ("        head(e, labels, step, t);\n", "head"),
     ("        receive_heads(e, t);\n", "wait"),
     (f"        backward(s);\n{SYNC}", "backward"),
     (f"        update(s, x, moments, a.optimizer, step);\n{SYNC}", "update"),

@@ -1113,9 +1113,9 @@ def test_too_few_images_leave_no_room_for_the_stages(no_gpu_needed: None) -> Non
 
 def test_the_clock_must_follow_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (cuda.KERNELS / "epoch.cu").read_text()
-    (tmp_path / "epoch.cu").write_text(text.replace("        head(e, step, t);\n", ""))
+    (tmp_path / "epoch.cu").write_text(text.replace("        head(e, labels, step, t);\n", ""))
     monkeypatch.setattr(cuda, "KERNELS", tmp_path)
-    with pytest.raises(ValueError, match=r"0 times '        head\(e, step, t\);"):
+    with pytest.raises(ValueError, match=r"0 times '        head\(e, labels, step, t\);"):
         kernel_stages.source()
 
 

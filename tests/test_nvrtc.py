@@ -183,6 +183,17 @@ def test_blocks_of_a_cluster_wait_for_bytes_only(variant: Variant) -> None:
 
 
 @nvrtc
+@each(CLUSTERS)
+def test_labels_are_read_before_the_wait_that_forgets_the_cache(variant: Variant) -> None:
+    """They are the only 32-bit integers that train takes from global memory."""
+    text = entry(kernels.compiled(variant).ptx, "train")
+    before, _, after = text.partition("mbarrier.try_wait")
+    label = r"\bld\.(global\.)?[bsu]32\b"
+    assert re.search(label, before)
+    assert not re.search(label, after)
+
+
+@nvrtc
 @each(VARIANTS)
 def test_figures_are_as_recorded(variant: Variant) -> None:
     """Of the same compiler. If the kernels have changed: python -m benchmarks.kernels"""

@@ -350,12 +350,29 @@ __device__ __forceinline__ float4 hidden_units(const Exchange &e, int own, int u
                        hidden_unit(z.z, unit + 2), hidden_unit(z.w, unit + 3));
 }
 
-__device__ __forceinline__ void head(const Exchange &e, const Step &step, int t)
+constexpr int SAMPLES_OF_WARP = ceil_div(SAMPLES, WARPS);
+
+// Of this warp's samples of update t.
+__device__ __forceinline__ void load_labels(int (&labels)[SAMPLES_OF_WARP], const Exchange &e, int t)
+{
+#pragma unroll
+    for (int i = 0; i < SAMPLES_OF_WARP; ++i) {
+        const int own = threadIdx.x / WARP + i * WARPS;
+        if (own < SAMPLES)
+            labels[i] = e.network.labels[t * N + e.rank * SAMPLES + own];
+    }
+}
+
+__device__ __forceinline__ void head(const Exchange &e, const int (&labels)[SAMPLES_OF_WARP],
+                                     const Step &step, int t)
 {
     const int lane = threadIdx.x % WARP;
-    for (int own = threadIdx.x / WARP; own < SAMPLES; own += WARPS) {
-        const int sample = e.rank * SAMPLES + own;
-        const int label = e.network.labels[t * N + sample];
+#pragma unroll
+    for (int j = 0; j < SAMPLES_OF_WARP; ++j) {
+        const int own = threadIdx.x / WARP + j * WARPS, sample = e.rank * SAMPLES + own;
+        const int label = labels[j];
+        if (own >= SAMPLES)
+            break;
 
         float z[CLASSES] = {};
 #pragma unroll
@@ -615,8 +632,10 @@ extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) train(Args 
         forward(e, x);
         if (BUFFERS == 2 && more)
             unpack(s.x[(t + 1) % 2], pixels, a, e.rank);    // while partial sums are under way
+        int labels[SAMPLES_OF_WARP];
+        load_labels(labels, e, t);    // which are there when the wait is over
         receive_partial(e, t);
-        head(e, step, t);
+        head(e, labels, step, t);
         receive_heads(e, t);
         backward(s);
         __syncthreads();
