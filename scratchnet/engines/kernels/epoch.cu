@@ -440,6 +440,8 @@ constexpr int HEIGHT = ROWS / 4 * WIDTH <= THREADS / 2 ? 2 : 4;
 constexpr int W1_TILES = ROWS / HEIGHT * WIDTH, TILES = W1_TILES + C / HEIGHT * WIDTH;
 constexpr int TILES_OF_THREAD = ceil_div(TILES, THREADS);
 static_assert(TILES_OF_THREAD <= 2, "m and v must fit into registers: see cuda_epoch.py");
+static_assert(C / 4 <= WARP, "head: the lanes of a warp send four classes each");
+static_assert(N % 32 == 0, "forward: a warp has 8 tiles of samples");
 
 struct Tile {
     bool exists, of_w1;
