@@ -14,7 +14,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -101,6 +101,13 @@ def test_another_size_of_shared_memory_does_not_compile(monkeypatch: pytest.Monk
     monkeypatch.setattr(Layout, "shared", TUTORIALS[0].shared + 4)
     with pytest.raises(RuntimeError, match="another size"):
         kernels.compiled.__wrapped__(Variant(90, TUTORIALS[0]))
+
+
+@nvrtc
+def test_more_classes_than_a_warp_sends_do_not_compile() -> None:
+    """Four by each of its 32 lanes."""
+    with pytest.raises(RuntimeError, match="four classes each"):
+        kernels.compiled.__wrapped__(Variant(90, replace(TUTORIALS[0], classes=129)))
 
 
 @pytest.mark.parametrize("architecture", kernels.SHARED)
@@ -273,6 +280,10 @@ class CUDADriverError(RuntimeError):
     pass
 
 
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
 @dataclass
 class Launch:
     kernel: str
@@ -296,6 +307,7 @@ class Gpu:
     large_clusters: set[int] = field(default_factory=set)  # functions that may have them
     streams: list[Stream] = field(default_factory=list)  # the last is the current one
     graphs: list[Graph] = field(default_factory=list)  # each as often as it was launched
+    failing: set[int] = field(default_factory=set)  # launches of so many blocks fail when run
 
     current: ClassVar[Gpu]
 
@@ -374,6 +386,10 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         assert Gpu.current.streams.pop() is self
 
+    def synchronize(self) -> None:
+        if Gpu.current.launches[-1].blocks in Gpu.current.failing:
+            raise CUDARuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
+
     def begin_capture(self) -> None:
         assert self is Gpu.current.streams[-1]
         self._captured = []
@@ -412,9 +428,20 @@ def funcSetAttribute(f: int, attribute: int, value: int) -> None:
     Gpu.current.large_clusters.add(f)
 
 
+def get_current_stream() -> Stream:
+    return Gpu.current.streams[-1] if Gpu.current.streams else Stream()
+
+
 driver = SimpleNamespace(CUDADriverError=CUDADriverError, funcSetAttribute=funcSetAttribute)
 STAND_IN = SimpleNamespace(
-    RawModule=RawModule, cuda=SimpleNamespace(Stream=Stream, Device=Device, driver=driver)
+    RawModule=RawModule,
+    cuda=SimpleNamespace(
+        Stream=Stream,
+        Device=Device,
+        get_current_stream=get_current_stream,
+        driver=driver,
+        runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
+    ),
 )
 
 
@@ -470,9 +497,11 @@ def test_cupy_takes_the_arguments_that_the_stand_in_takes(cupy: Any) -> None:
         (RawKernel.__call__, cupy.RawKernel.__call__),
         (Stream, cupy.cuda.Stream),
         (funcSetAttribute, api.funcSetAttribute),
+        (get_current_stream, cupy.cuda.get_current_stream),
     ):
         assert parameters(mine) <= parameters(real)
     assert cupy.cuda.driver.CUDADriverError is api.CUDADriverError
+    assert issubclass(cupy.cuda.runtime.CUDARuntimeError, RuntimeError)
     assert {"__enter__", "__exit__"} <= {*dir(cupy.cuda.Stream)}
     assert "Can be set" in cupy.RawKernel.max_dynamic_shared_size_bytes.__doc__
 
@@ -586,6 +615,16 @@ def test_what_the_gpu_refuses_is_not_launched(gpu: Gpu) -> None:
     program.allow_large_clusters("train")
     program.launch("train", ONE, **launch)
     assert len(gpu.launches) == 1
+
+
+def test_a_form_that_fails_while_it_runs_gives_way_to_the_next(gpu: Gpu) -> None:
+    gpu.failing = {16}
+    assert cuda_epoch.Fleet([run_of(1)]).layout == TUTORIALS[1]
+    assert [launch.blocks for launch in gpu.launches] == [16, 8]
+    gpu.failing = {8, 16}
+    with pytest.raises(cuda.NotLaunched, match="cudaErrorLaunchFailure") as caught:
+        cuda_epoch.Fleet([run_of(1)])
+    assert isinstance(caught.value.__cause__, CUDARuntimeError)
 
 
 def test_a_capture_runs_nothing_and_its_graph_all_of_it(gpu: Gpu) -> None:

@@ -92,6 +92,18 @@ class Program:
         except backend.cupy().cuda.driver.CUDADriverError as error:
             raise NotLaunched(f"{kernel} with {blocks} blocks: {error}") from error
 
+    def wait(self) -> None:
+        """Wait for what was launched on the current stream: a kernel that fails tells it late.
+
+        Raises:
+            NotLaunched: it has failed.
+        """
+        cupy = backend.cupy()
+        try:
+            cupy.cuda.get_current_stream().synchronize()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise NotLaunched(f"a kernel has failed: {error}") from error
+
     def allow_large_clusters(self, kernel: str) -> None:
         """Allow clusters of more than 8 blocks, which not every GPU can run.
 

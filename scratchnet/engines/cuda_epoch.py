@@ -162,6 +162,7 @@ class Fleet:
             if cluster and self.layout.blocks > PORTABLE:
                 self.program.allow_large_clusters("train")
             self._train(0, 0)
+            self.program.wait()
         except cuda.NotLaunched:
             if len(candidates) == 1:
                 raise

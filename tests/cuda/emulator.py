@@ -192,6 +192,9 @@ class Program:
         else:
             recorded.append(run)
 
+    def wait(self) -> None:
+        """A launch has run to its end, and has told what was wrong."""
+
     def allow_large_clusters(self, kernel: str) -> None:
         """Let a kernel be launched in clusters of more than 8 blocks; here it may be anyway."""
 
