@@ -497,6 +497,18 @@ def test_a_block_adds_up_in_shared_memory(dtype: str, threads: int) -> None:
             np.testing.assert_array_equal(block_sums(program, x), x.sum(axis=1))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_float_below_the_normal_range_counts_as_0_and_a_double_does_not(dtype: str) -> None:
+    """Before a sum and after it; and outside of a launch, even of one that fails, neither does."""
+    tiny = np.finfo(dtype).tiny
+    x = np.array([[tiny / 2, tiny / 2], [1.5 * tiny, -tiny]], dtype)
+    found = block_sums(build("sums.cu", REAL=REALS[dtype]), x)
+    np.testing.assert_array_equal(found, x.sum(axis=1) if dtype == "float64" else [0, 0])
+    with pytest.raises(KernelError):
+        commit("half_a_mask")
+    assert (x[0] / 2).all()
+
+
 @pytest.mark.parametrize("dtype", REALS)
 def test_lanes_exchange_their_numbers(dtype: str) -> None:
     x = integers(3, 2, 32, dtype=dtype)

@@ -92,6 +92,7 @@ struct Launch {            // emulator.py has the same
     unsigned seed;
     int schedule;
     int late;              // whether stores land only when nothing else can happen
+    int flush;             // whether numbers below the normal range count as 0
 };
 
 void *shared(size_t size, const Site &site);
@@ -873,6 +874,33 @@ static void run_groups()
         free(memory);
 }
 
+// As under -ftz=true, which CuPy compiles with. Returns what the setting was.
+#if defined(__x86_64__)
+static uint64_t flush_subnormals()
+{
+    const unsigned was = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(was | 0x8040);    // flush to zero, denormals are zero
+    return was;
+}
+static void restore(uint64_t was) { __builtin_ia32_ldmxcsr(unsigned(was)); }
+#else
+static uint64_t flush_subnormals()
+{
+    uint64_t was;
+    asm volatile("mrs %0, fpcr" : "=r"(was));
+    asm volatile("msr fpcr, %0" ::"r"(was | uint64_t(1) << 24));
+    return was;
+}
+static void restore(uint64_t was) { asm volatile("msr fpcr, %0" ::"r"(was)); }
+#endif
+
+static void run_groups_flushing()
+{
+    const uint64_t was = flush_subnormals();
+    run_groups();
+    restore(was);
+}
+
 const char *run(const Launch &launch, size_t bytes, void (*kernel)(const void *))
 {
     machine = Machine();
@@ -883,7 +911,7 @@ const char *run(const Launch &launch, size_t bytes, void (*kernel)(const void *)
     blockDim.x = launch.threads;
     gridDim.x = launch.blocks;
     if (launch.bytes == bytes)
-        run_groups();
+        launch.flush ? run_groups_flushing() : run_groups();
     else
         machine.error = "the arguments have " + text(launch.bytes) +
                         " bytes; expected those of the kernel's struct, " + text(bytes);

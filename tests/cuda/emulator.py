@@ -142,6 +142,7 @@ class Launch(ctypes.Structure):
         ("seed", ctypes.c_uint),
         ("schedule", ctypes.c_int),
         ("late", ctypes.c_int),
+        ("flush", ctypes.c_int),
     )
 
 
@@ -151,7 +152,8 @@ class Program:
     Args:
         file: its name in scratchnet/engines/kernels, or a path.
         constants: what to define for it, as by -D. BLOCKS is the number of blocks that run
-            together, as a cluster or a grid; by default each runs by itself.
+            together, as a cluster or a grid; by default each runs by itself. Unless REAL is double,
+            subnormal numbers count as 0, as a GPU's of type float do.
         cooperative: whether its kernels may use grid_sync.
 
     Raises:
@@ -163,6 +165,7 @@ class Program:
     ) -> None:
         self.file = KERNELS / file  # which is a path that begins with a root, if that is given
         self.together = int(constants.get("BLOCKS", 1))
+        self.flush = constants.get("REAL") != "double"
         self.cooperative = cooperative
         self.compiled = _library(self.file, constants)
 
@@ -215,6 +218,7 @@ class Program:
             seed=chosen.seed,
             schedule=chosen.schedule,
             late=chosen.late,
+            flush=self.flush,
         )
         entry = self.compiled.loaded[f"emulate_{kernel}"]
         entry.argtypes, entry.restype = [ctypes.POINTER(Launch)], ctypes.c_char_p
