@@ -33,6 +33,7 @@ from tests.test_engines import (
     LACKS,
     LARGE,
     SCALES,
+    assert_an_eps_that_would_count_as_0_is_refused,
     assert_divergence_is_told,
     assert_lack_is_told,
     assert_layers_in_float64,
@@ -152,6 +153,10 @@ def test_an_engine_that_diverges_says_where(engine: str, lr: float) -> None:
 @LACKS
 def test_what_an_engine_lacks_is_told(engine: str, change: dict[str, Any], words: str) -> None:
     assert_lack_is_told(engine, change, words)
+
+
+def test_an_eps_that_would_count_as_0_is_refused(engine: str) -> None:
+    assert_an_eps_that_would_count_as_0_is_refused(engine, np.float32)
 
 
 def train(options: Options, split: Split, engine: str, dtype: Any = np.float32) -> list[Any]:

@@ -233,7 +233,11 @@ def test_moments_that_fade_away_become_0_and_only_those(
 
 LACKS = pytest.mark.parametrize(
     ("change", "words"),
-    [({"amsgrad": True}, "amsgrad"), ({"maximize": True}, "maximize"), ({"eps": 0.0}, "eps = 0")],
+    [
+        ({"amsgrad": True}, "amsgrad"),
+        ({"maximize": True}, "maximize"),
+        ({"eps": 0.0}, "eps is 0.0"),
+    ],
 )
 
 
@@ -253,3 +257,32 @@ def assert_lack_is_told(engine: str, change: dict[str, Any], words: str) -> None
         engines.make(engine, run)
     with pytest.raises(InputError, match="'fast' is unknown; expected one of auto, layers"):
         engines.make("fast", run)
+
+
+def assert_an_eps_that_would_count_as_0_is_refused(engine: str, dtype: Dtype) -> None:
+    """2⁻¹²⁶ or 2⁻¹⁰²² over √(1 - β₂), which is √0.001: where m and v are 0, as at a pixel that is
+    always black, a step is then 0 / eps, and would be 0 / 0 if eps counted as 0."""
+    images, labels = some_images(0, 40)
+    images[:, :5] = 0
+    run = Run(
+        Options("adam", batch_size=5, hidden=3),
+        Split(images, labels),
+        engines.device(engine),
+        dtype,
+    )
+    enough, too_little = {"float32": (3.8e-37, 3.7e-37), "float64": (7.1e-307, 7e-307)}[
+        np.dtype(dtype).name
+    ]
+    run.optimizer = optim.Adam(run.model.parameters(), eps=enough)
+    assert np.isfinite(engines.make(engine, run).advance(0, 5)).all()
+    run.optimizer = optim.Adam(run.model.parameters(), eps=too_little)
+    with pytest.raises(
+        InputError, match=f"engine {engine}: eps is {too_little}; expected at least"
+    ):
+        engines.make(engine, run)
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_eps_that_would_count_as_0_is_refused(engine: str, dtype: Dtype) -> None:
+    assert_an_eps_that_would_count_as_0_is_refused(engine, dtype)

@@ -9,6 +9,7 @@ for all.
 from __future__ import annotations
 
 import importlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -166,7 +167,14 @@ def check_plain_adam(name: str, run: Run, device: str = "cpu") -> None:
             f"engine {name}: works on {where[device]} only, not on {where[run.device]}: give "
             f"--device {device}, or another engine"
         )
-    if optimizer.amsgrad or optimizer.maximize or optimizer.eps == 0:
-        raise InputError(f"engine {name}: has neither amsgrad nor maximize nor eps = 0")
+    if optimizer.amsgrad or optimizer.maximize:
+        raise InputError(f"engine {name}: has neither amsgrad nor maximize")
+    # Some take numbers below the normal range for 0, and some compute eps √(1 - β₂ᵗ).
+    least = np.finfo(run.dtype).tiny / math.sqrt(1 - optimizer.betas[1])
+    if optimizer.eps < least:
+        raise InputError(
+            f"engine {name}: eps is {optimizer.eps}; expected at least {least:.2g}, below which it "
+            "may count as 0"
+        )
     if optimizer.weight_decay and not isinstance(optimizer, AdamW):
         raise InputError(f"engine {name}: has AdamW's weight decay only")

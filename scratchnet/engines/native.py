@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ from scratchnet.engines import (
     within_epochs,
 )
 from scratchnet.engines.native_build import NotBuilt
-from scratchnet.errors import InputError
 
 if TYPE_CHECKING:
     from scratchnet.training import Run
@@ -51,11 +49,6 @@ class Engine:
 
     def __init__(self, run: Run) -> None:
         check_plain_adam("native", run)
-        least = np.finfo(run.dtype).tiny / math.sqrt(1 - run.optimizer.betas[1])
-        if run.optimizer.eps < least:  # the first step's eps √(1 - β₂) would count as 0
-            raise InputError(
-                f"engine native: eps is {run.optimizer.eps}; expected at least {least:.2g}"
-            )
         self.run = run
         self.compiled = load(np.dtype(run.dtype).name)
         check_data(run)
