@@ -24,12 +24,13 @@
 //     ---- __syncthreads ----
 //
 // With CLUSTER (Hopper and later) the blocks are a thread-block cluster. A block writes straight
-// into the others' inboxes with st.async, and whoever waits, waits for bytes to arrive: no barrier of
-// the cluster is in the loop, which would flush to L2. Why an inbox can't be overwritten too early:
+// into the others' inboxes with st.async, and whoever waits, waits for bytes to arrive: no barrier
+// of the cluster is in the loop, for which a sender would have to wait until its stores are in L2.
+// (The two waits of an update do empty the L1 cache.) Why an inbox can't be overwritten too early:
 // a block sends partial sums of update t+1 only after it has had the heads of update t from all
 // blocks, and a block sends its heads when it has read its partial sums; it sends heads of update
-// t+1 only after it has had the partial sums of t+1 from all blocks, and a block sends those when it
-// has done with update t. Without CLUSTER the launch is cooperative, the inboxes are in global
+// t+1 only after it has had the partial sums of t+1 from all blocks, and a block sends those when
+// it has done with update t. Without CLUSTER the launch is cooperative, the inboxes are in global
 // memory, and a barrier of the grid stands in the place of each exchange.
 //
 // The next batch's pixels are under way while the present one is computed. Networks that train side

@@ -51,7 +51,9 @@ __device__ __forceinline__ void mbarrier_expect(Mbarrier *b, int bytes)
                  : "memory");
 }
 
-// Wait until the phase with this parity has ended.
+// Wait until the phase with this parity has ended. What it costs beside the waiting: to acquire what
+// others in the cluster have written, the L1 cache of global memory is emptied, so that what is read
+// from there next comes from L2.
 __device__ __forceinline__ void mbarrier_wait(Mbarrier *b, int parity)
 {
     unsigned done;
@@ -78,7 +80,7 @@ __device__ __forceinline__ unsigned peer_address(const void *own, int block)
 }
 
 // Write four numbers into another block's shared memory, and have them counted by its mbarrier.
-// Nobody waits: the writer goes on, and the reader waits for the bytes.
+// The writer needs no fence and goes on; the reader waits for the bytes.
 __device__ __forceinline__ void store_async(float *own, int block, float4 x, Mbarrier *arrived)
 {
     asm volatile(
