@@ -8,9 +8,12 @@ import json
 import multiprocessing
 import operator
 import os
+import re
 import runpy
 import shutil
+import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +38,7 @@ from benchmarks import (
     kernels,
     ladder,
     machine,
+    needed,
     networks,
     report,
     results,
@@ -1533,7 +1537,6 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
     """Calls the campaign, on a machine with a GPU, with two parts, of which the second fails."""
     found = machine.describe() | {"gpu": "NVIDIA H100, 570.1"}
     monkeypatch.setattr(machine, "describe", lambda: dict(found))
-    monkeypatch.setattr(gpu_campaign, "NEEDED", ("click",))
     fake = [Part("good", "platform", (), 30), Part("bad", "no_such_module", (), 30)]
     monkeypatch.setattr(gpu_campaign, "parts", lambda folder, name: fake)
 
@@ -1566,11 +1569,25 @@ def test_the_campaign_goes_on_where_it_has_stopped(
     assert "expected the same, or a new folder" in campaign(code=2)
 
 
-def test_the_campaign_tells_what_is_not_installed(
-    campaign: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu_campaign, "NEEDED", ("click", "no_such_package"))
-    assert "no_such_package not installed: pip install" in campaign(code=2)
+@pytest.mark.parametrize("option", [[], ["--rehearse"], ["--help"]])
+def test_the_campaign_tells_all_that_is_not_installed_at_once(option: list[str]) -> None:
+    """In a Python without any packages (-S); CuPy is asked for where there must be a GPU."""
+    command = [sys.executable, "-S", "-m", "benchmarks.gpu_campaign", "x", *option]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(
+        command, cwd=machine.ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    packages = [needed.PACKAGES.get(name, name) for name in needed.NEEDED]
+    if option:
+        packages.remove("cupy-cuda13x")
+    assert done.stderr.startswith(f"Error: {', '.join(packages)} not installed: pip install")
+
+
+def test_the_campaign_needs_all_that_scratchnet_does() -> None:
+    project = tomllib.loads((machine.ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split("[>=]", package)[0] for package in project["dependencies"]}
+    assert names <= {needed.PACKAGES.get(name, name) for name in needed.NEEDED}
 
 
 def test_the_campaign_fits_its_time(tmp_path: Path) -> None:
