@@ -883,7 +883,7 @@ static uint64_t flush_subnormals()
     return was;
 }
 static void restore(uint64_t was) { __builtin_ia32_ldmxcsr(unsigned(was)); }
-#else
+#elif defined(__aarch64__)
 static uint64_t flush_subnormals()
 {
     uint64_t was;
@@ -892,6 +892,8 @@ static uint64_t flush_subnormals()
     return was;
 }
 static void restore(uint64_t was) { asm volatile("msr fpcr, %0" ::"r"(was)); }
+#else
+#error "how this processor flushes subnormal numbers is not known here"
 #endif
 
 static void run_groups_flushing()
