@@ -137,8 +137,8 @@ def _is_rounded(before: Array, after: Array) -> bool:
     """Whether three sums, + h - 2 h + h, may have left the difference, with h as large as it."""
     if before.shape != after.shape or before.dtype.kind != "f":
         return False
-    slack = 3 * np.finfo(before.dtype).eps * abs(before).max(initial=0)
-    return bool((abs(after - before) <= slack).all())
+    slack = 3 * np.finfo(before.dtype).eps * abs(before[np.isfinite(before)]).max(initial=0)
+    return np.allclose(after, before, rtol=0, atol=slack, equal_nan=True)
 
 
 # -------------------------------------------------------------------------------------- findings
