@@ -23,7 +23,12 @@ FILES = {
     "adamw": "optim.py",
     "sgd": "optim.py",
     "one_cycle": "optim.py",
+    "out_of_range": "optim.py",
+    "moments": "optim.py",
     "loop": "training.py",
+    "evaluation": "training.py",
+    "limit": "training.py",
+    "finite": "training.py",
     "data": "mnist.py",
     "numpy_inplace": "engines/numpy_inplace.py",
     "native": "engines/native.c",
@@ -39,7 +44,7 @@ class Bug:
     Attributes:
         name: for a function of functional.py it starts with the function's name.
         sentence: what was believed.
-        area: a key of FILES, which tells the file.
+        area: a key of FILES, which tells the file; tests with it in their names come first.
         function: the function, method (`Class.name`) or class that is patched; "" for the file.
         old: what is replaced; it occurs exactly once there, the docstring apart.
         new: what takes its place.
@@ -601,7 +606,7 @@ ADAM = (
         "adam", "Optimizer.state_dict",
         "self._state_of(i, name).copy()", "self._state_of(i, name)"),
     Bug("adam_beta_1_allowed", "β may be 1.",
-        "adam", "Adam.__init__", "0 <= beta < 1", "0 <= beta <= 1"),
+        "out_of_range", "Adam.__init__", "0 <= beta < 1", "0 <= beta <= 1"),
 )
 
 ADAMW = (
@@ -730,19 +735,19 @@ LOOP = (
     Bug("loop_scale_without_255", "The deviation is that of the pixels.",
         "loop", "Normalization.scale", "1 / (255 * self.std)", "1 / self.std"),
     Bug("adam_forgets_what_is_negative", "m below 1e-30 is m < 1e-30.",
-        "adam", "Adam.forget_faded", "abs(m) < 1e-30", "m < 1e-30"),
+        "moments", "Adam.forget_faded", "abs(m) < 1e-30", "m < 1e-30"),
     Bug("adam_forgets_m_too_early", "Nobody sees an m of 1e-20 beside an eps of 1e-8.",
-        "adam", "Adam.forget_faded", "1e-30", "1e-20"),
+        "moments", "Adam.forget_faded", "1e-30", "1e-20"),
     Bug("adam_forgets_v_too_early", "Beside eps = 1e-8 a v below eps² does not count.",
-        "adam", "Adam.forget_faded", "1e-36", "1e-16"),
+        "moments", "Adam.forget_faded", "1e-36", "1e-16"),
     Bug("loop_betas_of_adam", "one-cycle runs with AdamW's own betas.",
         "loop", "", "betas=(0.9, 0.99), ", ""),
     Bug("loop_seed_of_the_order_only", "The seed is there for shuffling.",
         "loop", "Run._begin", "default_rng(options.seed)", "default_rng()"),
     Bug("loop_limits_images_only", "Labels beyond the images are never asked for.",
-        "loop", "Run.__post_init__", "labels[: self.options.limit]", "labels"),
+        "limit", "Run.__post_init__", "labels[: self.options.limit]", "labels"),
     Bug("loop_goes_on_with_nan", "A loss is a number.",
-        "loop", "Run.record", "if not math.isfinite(loss):", "if False:"),
+        "finite", "Run.record", "if not math.isfinite(loss):", "if False:"),
     Bug("normalization_without_mean", "Dividing by the deviation is enough.",
         "loop", "Normalization.__call__", "x -= self.mean", "pass"),
     Bug("normalization_multiplies", "std is a scale.",
@@ -754,17 +759,17 @@ LOOP = (
         "The mean is taken before dividing by 255, and subtracted after it.",
         "loop", "Normalization.of", "total / n / 255", "total / n"),
     Bug("evaluation_averages_unequal_batches", "The mean of the batches' means is the mean.",
-        "loop", "evaluate",
+        "evaluation", "evaluate",
         "accuracy = (logits.argmax(axis=1) == split.labels).mean()",
         "right = logits.argmax(axis=1) == split.labels\n"
         "    parts = [right[i:][:10_000] for i in range(0, len(right), 10_000)]\n"
         "    accuracy = np.mean([part.mean() for part in parts])"),
     Bug("evaluation_averages_unequal_losses", "The mean of the batches' means is the mean.",
-        "loop", "evaluate",
+        "evaluation", "evaluate",
         "losses.mean(dtype=np.float64)",
         "np.mean([losses[i:][:10_000].mean() for i in range(0, len(losses), 10_000)])"),
     Bug("evaluation_drops_the_tail", "Batches are full.",
-        "loop", "evaluate",
+        "evaluation", "evaluate",
         "logits = predict(",
         "whole = max(len(split.labels) // 10_000, 1) * 10_000\n"
         "    split = Split(split.images[:whole], split.labels[:whole])\n"

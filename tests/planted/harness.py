@@ -9,6 +9,7 @@ away, as if it had not been drawn, and the search goes on.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -194,6 +195,8 @@ def _preload() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a child per bug would have to start the GPU anew
     for module in PRELOADED:
         importlib.import_module(module)
+    with contextlib.suppress(ImportError):  # asked for at each failure, where libcst is installed
+        importlib.import_module("hypothesis.extra._patching")
     gc.freeze()  # pytest collects garbage at its end, and need not go through torch for it
     if "scratchnet" in sys.modules:
         raise RuntimeError("scratchnet is imported already; expected to import it from the copies")
