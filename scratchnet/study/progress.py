@@ -77,14 +77,15 @@ class Progress:
         entry = self._read()["exercises"].get(name, {})
         return Standing(entry.get("tries", 0), entry.get("hints", 0), entry.get("solved", ""))
 
-    def count_try(self, name: str, solved: bool) -> None:
-        """Count a check of the exercise, unless it was solved before."""
+    def count_try(self, name: str, solved: bool) -> bool:
+        """Count a check of the exercise, unless it was solved before; whether it was not."""
         with self._changing(name) as entry:
             if entry.get("solved"):
-                return
+                return False
             entry["tries"] = entry.get("tries", 0) + 1
             if solved:
                 entry["solved"] = f"{datetime.now():%Y-%m-%d %H:%M}"
+            return True
 
     def next_hint(self, name: str, last: int) -> int:
         """Take one more hint, up to the last; which it is, from 1."""

@@ -129,12 +129,11 @@ class Session:
         ok = run.ruling.ok
         self.say(self._verdict(exercise, run))
         self._keep_what_is_gone(path, run)
-        was_solved = bool(self.progress.of(exercise.name).solved)
-        if run.ruling.name not in ("check", "to do"):
-            self.progress.count_try(exercise.name, ok)
+        is_try = run.ruling.name not in ("check", "to do")
+        is_new = is_try and self.progress.count_try(exercise.name, ok)
         if not ok:
             self.say("\n" + self._help(exercise) if run.ruling.name != "check" else "")
-        elif not was_solved:
+        elif is_new:
             self.say("\n" + fit(exercise.words(course.EXPLAIN)))
             self.go_on(exercise)
         return ok
@@ -270,7 +269,7 @@ class Session:
             names = "; ".join(name.rstrip(",") for name in run.right)
             parts.append(fit(f"Right so far: {names}", "  "))
         if ruling.hint:
-            parts.append(fit(f"Where to look: {ruling.hint}", "  "))
+            parts.append(fit(ruling.hint[0].upper() + ruling.hint[1:], "  "))
         if run.left:
             parts.append(fit(f"It has left {run.left} running, which the check has ended.", "  "))
         if run.output:
