@@ -109,22 +109,23 @@ def test_a_belief_is_written_in_one_place(bug: Bug) -> None:
 
 
 def wrong_formulas(subject: Subject) -> list[tuple[Step, str, Function]]:
-    """Every wrong formula of every step."""
+    """Every wrong formula of every step, but for those that go with another one."""
     return [
         (step, mistake.name, formula)
         for step in subject.steps
         for mistake, formula in diagnose._mistakes(subject, step)
+        if len(mistake.wrong) == 1
     ]
 
 
-def mistaken(subject: Subject, step: Step, formula: Function) -> Function:
-    """A learner's function that does one step by a wrong formula, and returns every array."""
+def mistaken(subject: Subject, wrong: dict[str, Function]) -> Function:
+    """A learner's function that does some steps by wrong formulas, and returns every array."""
     takes = inspect.signature(getattr(functional, subject.name, lambda: None))
 
     def mine(*arguments: Any, **options: Any) -> dict[str, Array]:
         inputs = dict(zip(subject.inputs, arguments, strict=True))
         chain = Chain(subject, Answer(Instance("", inputs, options)))
-        values = chain.follow({step.name: formula}, subject.steps[-1])
+        values = chain.follow(wrong, subject.steps[-1])
         for name in chain.changed(values):
             inputs[name][...] = values[name]
         return {step.name: values[step.name] for step in subject.steps}
@@ -141,18 +142,52 @@ SINGLE_FORMULAS = [
     for subject in SINGLE
     for step, name, formula in wrong_formulas(subject)
 ]
-# Where only v is made with the wrong β nothing tells whether the betas are exchanged.
-TOLD_APART_BY_ALL = {("new_v", "adam_betas_swapped"): "adam_v_with_beta1"}
 
 
 @pytest.mark.parametrize(("subject", "step", "name", "formula"), SINGLE_FORMULAS)
 def test_each_mistake_is_told_from_all_others(
     subject: Subject, step: Step, name: str, formula: Function
 ) -> None:
-    mine = mistaken(subject, step, formula)
+    mine = mistaken(subject, {step.name: formula})
     for seed in range(3):
         verdict = diagnose.function(subject.name, mine, seed=seed, strict=True)
-        assert verdict.names == (TOLD_APART_BY_ALL.get((step.name, name), name),), str(verdict)
+        assert verdict.names == (name,), str(verdict)
+
+
+# Mistakes that spoil several results at once, and what each is if only one of them is spoilt.
+AT_ONCE = {
+    "linear_backward_results_swapped": {
+        "linear_backward_grad_x_is_grad_weight",
+        "linear_backward_grad_weight_is_grad_x",
+    },
+    "adam_betas_swapped": {
+        "adam_m_with_beta2",
+        "adam_v_with_beta1",
+        "adam_corrections_exchanged",
+    },
+    "adam_moments_made_anew": {"adam_m_made_anew", "adam_v_made_anew"},
+    "adam_m_and_v_exchanged": {"adam_m_is_v", "adam_v_is_m", "adam_step_along_v"},
+}
+
+
+def test_all_mistakes_of_several_results_are_known_here() -> None:
+    assert AT_ONCE.keys() == {name for name, entry in BY_NAME.items() if len(entry.wrong) > 1}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_mistake_of_several_results_is_named_only_where_all_of_them_are_spoilt(name: str) -> None:
+    wrong = BY_NAME[name].wrong
+    subject = SUBJECTS[next(iter(wrong)).split(".")[0]]
+    steps = {s.name: wrong[s.operation.name] for s in subject.steps if s.operation.name in wrong}
+    for seed in range(3):
+        verdict = diagnose.function(subject.name, mistaken(subject, steps), seed=seed)
+        assert {finding.names for finding in verdict.findings} == {(name,)}, str(verdict)
+        alone: set[str] = set()
+        for step, formula in steps.items():
+            verdict = diagnose.function(subject.name, mistaken(subject, {step: formula}), seed=seed)
+            assert verdict.where["step"] == step
+            alone.update(verdict.names)
+        assert alone == AT_ONCE[name]
 
 
 NETWORK = SUBJECTS["network_backward"]
@@ -169,7 +204,7 @@ def test_in_a_network_the_right_step_is_named_if_it_is_returned_and_no_wrong_one
     for step, name, formula in wrong_formulas(NETWORK):
         if name in IN_PLACE or name == "network_weight_updated_too_early":
             continue  # the latter needs a learning rate, which network_update has
-        everything = mistaken(NETWORK, step, formula)
+        everything = mistaken(NETWORK, {step.name: formula})
 
         def mine(*arguments: Any, everything: Function = everything) -> dict[str, Array]:
             arrays = everything(*arguments)
@@ -726,6 +761,21 @@ def test_an_exception_comes_with_its_line_and_the_letters_of_the_sizes() -> None
     assert "3 is H" in verdict.message
 
 
+def test_numbers_of_a_message_that_are_no_sizes_are_not_taken_for_them() -> None:
+    """An index of 5 is no N, and axis 4 no C."""
+
+    def index(g: Array, x: Array, weight: Array) -> Array:
+        raise IndexError("index 5 is out of bounds for axis 3 with size 7")
+
+    def value(g: Array, x: Array, weight: Array) -> Array:
+        raise ValueError("5 of 7 are missing")
+
+    first, second = (diagnose.function("linear_backward", mine) for mine in (index, value))
+    assert re.findall(r"\d is [A-Z]", first.message) == ["7 is D"]
+    assert re.findall(r"\d is [A-Z]", second.message) == []
+    assert second.hint == ""
+
+
 def test_an_error_of_scratchnet_that_is_called_is_in_the_line_of_the_call() -> None:
     def mine(g: Array, x: Array) -> Array:
         return functional.relu_backward(g.astype(int), x)
@@ -943,7 +993,80 @@ def test_a_cause_that_is_not_returned_is_found_all_the_same() -> None:
     assert len(verdict.findings) == 1
     assert (verdict.findings[0].result, verdict.where["step"]) == ("dW2", "dz2")
     assert "it goes wrong in dz2, which is not returned" in verdict.message
-    assert "That explains db2, dW1 and db1, too." in verdict.message
+    assert "A mistake in dz2 explains db2, dW1 and db1, too." in verdict.message
+
+
+FACTORS: dict[str, Callable[[int, int], float]] = {
+    "2": lambda N, C: 2,
+    "N": lambda N, C: N,
+    "1/N": lambda N, C: 1 / N,
+    "1/C": lambda N, C: 1 / C,
+    "-1": lambda N, C: -1,
+}
+
+
+def scaled(names: tuple[str, ...], factor: str, returned: tuple[str, ...]) -> Function:
+    """The whole backward pass, in which some arrays have a factor that is carried on from them."""
+
+    def mine(*arguments: Any) -> dict[str, Array]:
+        x, W2 = arguments[0], arguments[4]
+        k = {name: FACTORS[factor](len(x), len(W2)) if name in names else 1.0 for name in ALL_STEPS}
+        arrays = network_by_matrices(*arguments)
+        z1, h, dz2 = arrays["z1"], arrays["h"], k["dz2"] * arrays["dz2"]
+        dh = k["dh"] * dz2 @ W2
+        dz1 = k["dz1"] * np.where(z1 > 0, dh, 0)
+        made = {"dz2": dz2, "dh": dh, "dz1": dz1}
+        made |= {"dW2": k["dW2"] * dz2.T @ h, "db2": k["db2"] * dz2.sum(0)}
+        made |= {"dW1": k["dW1"] * dz1.T @ x, "db1": k["db1"] * dz1.sum(0)}
+        return {name: made[name] for name in returned}
+
+    return mine
+
+
+ALL_STEPS = ("dz2", "dW2", "db2", "dh", "dz1", "dW1", "db1")
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("name", ["dW1", "db1", "dW2", "db2"])
+def test_a_step_before_is_not_blamed_if_another_array_made_from_it_is_right(
+    name: str, factor: str
+) -> None:
+    """Of dW2 and db2 only one is wrong, so dz2, which is not returned, is right."""
+    for seed in range(5):
+        mine = scaled((name,), factor, NETWORK.results)
+        verdict = diagnose.function("network_backward", mine, seed=seed)
+        assert [(each.result, each.where["step"]) for each in verdict.findings] == [(name, name)]
+        assert all(f"in {step}" not in str(verdict) for step in ("dz2", "dh", "dz1"))
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("name", ["dz2", "dh", "dz1"])
+def test_a_step_before_is_blamed_or_left_open_if_all_that_is_made_from_it_is_wrong(
+    name: str, factor: str
+) -> None:
+    """What is said of dW1 and db1 is that dz1, dh or dz2 explains both, or that each is off."""
+    after = NETWORK.results if name == "dz2" else ("dW1", "db1")
+    for seed in range(5):
+        mine = scaled((name,), factor, NETWORK.results)
+        verdict = diagnose.function("network_backward", mine, seed=seed)
+        for finding in verdict.findings:
+            assert finding.result in after, str(verdict)
+            step = finding.where["step"]
+            assert step == finding.result or is_before(step, finding.result), str(verdict)
+
+
+def is_before(step: str, result: str) -> bool:
+    (of,) = [each for each in NETWORK.steps if each.name == result]
+    return step in diagnose._before(NETWORK, of)
+
+
+def test_where_each_array_has_a_mistake_of_its_own_that_explains_it_both_are_told() -> None:
+    """Both gradients of layer 1 are negative: dz1 is, or each of them is."""
+    verdict = diagnose.function("network_backward", scaled(("dh",), "-1", NETWORK.results))
+    text = str(verdict)
+    assert [finding.result for finding in verdict.findings] == ["dW1"], text
+    assert "it goes wrong in" in text
+    assert "Or: it goes wrong in dW1 itself" in text
 
 
 @pytest.mark.parametrize("layer", [1, 2])
@@ -958,6 +1081,24 @@ def test_a_remedy_has_the_names_axes_and_indices_of_the_layer(layer: int) -> Non
     verdict = diagnose.function("network_backward", mine)
     assert f"so it is {names[0]}." in verdict.findings[0].message
     assert f"has put 1/N into {names[1]} already" in verdict.findings[1].message
+
+
+def test_a_remedy_of_the_networks_own_stays_as_it_is() -> None:
+    """h is the second layer's input in it, and no index."""
+    (step,) = [each for each in NETWORK.steps if each.name == "dW2"]
+    mistake = BY_NAME["network_dW2_of_z1"]
+    mine = mistaken(NETWORK, {"dW2": mistake.wrong["network.dW2"]})
+    verdict = diagnose.function("network_backward", mine)
+    assert mistake.mend in verdict.message
+    assert in_words_of(step, mistake.mend) == mistake.mend.replace("h ", "c ")
+
+
+def test_what_follows_is_a_sentence_of_its_own() -> None:
+    """Also behind a cause that has no full stop."""
+    mine = scaled(("dz2",), "1/C", ALL_STEPS)
+    (finding,) = diagnose.function("network_backward", mine).findings
+    assert ". dW2, db2, dh, dz1, dW1 and db1 are right given your dz2." in finding.message
+    assert ".." not in finding.message
 
 
 @pytest.mark.parametrize(
@@ -1015,11 +1156,35 @@ def test_results_in_another_order_are_told_so(order: tuple[int, int, int]) -> No
     verdict = diagnose.function("adam", mine)
     names = ("new_p", "new_m", "new_v")
     assert "nan" not in str(verdict)
-    if order == (0, 2, 1):  # which the library has
-        assert set(verdict.names) == {"adam_m_and_v_exchanged"}
+    if order == (0, 2, 1):  # which the library has: each is the other
+        assert [finding.name for finding in verdict.findings] == ["adam_m_is_v", "adam_v_is_m"]
     else:
         assert verdict.name == "order"
         assert f"returns {', '.join(names[i] for i in order)}, each of them right" in str(verdict)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))][1:])
+def test_results_under_other_names_are_told_so(order: tuple[int, int, int]) -> None:
+    """A dict has no order; and a wrong dz2, which is no result, is told beside it."""
+
+    def mine(*arguments: Any) -> dict[str, Array]:
+        arrays = network_by_matrices(*arguments)
+        right = [arrays[name] for name in ("dW1", "dW2", "db1")]
+        names = [("dW1", "dW2", "db1")[i] for i in order]
+        return dict(zip(names, right, strict=True)) | {"db2": arrays["db2"]}
+
+    def both(*arguments: Any) -> dict[str, Array]:
+        return mine(*arguments) | {"dz2": -network_by_matrices(*arguments)["dz2"]}
+
+    verdict = diagnose.function("network_backward", mine)
+    assert verdict.name == "order"
+    for was, name in zip(order, range(3), strict=True):
+        said = "{} is what {} should be".format(*(("dW1", "dW2", "db1")[i] for i in (was, name)))
+        assert (said in verdict.message) == (was != name)
+    assert "right arrays under other names" in verdict.message
+    further = diagnose.function("network_backward", both).findings
+    assert [each.result for each in further] == ["", "dz2"]
+    assert "cross_entropy_backward_sign" in further[1].names
 
 
 CLIPS = {
@@ -1144,7 +1309,7 @@ def test_what_can_not_be_judged_is_refused(
 
 def test_functions_without_a_signature_are_judged_too() -> None:
     verdict = diagnose.function("relu_forward", np.positive)
-    assert "all wrong entries are where x <= 0 (dead)" in verdict.message
+    assert "all wrong entries are where x <= 0" in verdict.message
 
 
 def test_the_example_of_the_module_says_what_it_says() -> None:

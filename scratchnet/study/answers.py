@@ -34,6 +34,7 @@ class Answer:
         error: what it has raised.
         changed: the inputs that it has changed.
         only_rounded: whether they were put back, and differ by rounding only.
+        is_by_name: whether the results have come by their names, in a dict.
     """
 
     instance: Instance
@@ -44,6 +45,7 @@ class Answer:
     error: BaseException | None = None
     changed: tuple[str, ...] = ()
     only_rounded: bool = False
+    is_by_name: bool = False
 
     @property
     def u(self) -> float:
@@ -97,6 +99,7 @@ def ask(subject: Subject, mine: Callable[..., Any], instance: Instance) -> Answe
     before, after = instance.inputs | instance.options, arguments | options
     answer.changed = tuple(name for name in after if is_changed(before[name], after[name]))
     answer.only_rounded = all(_is_rounded(before[name], after[name]) for name in answer.changed)
+    answer.is_by_name = isinstance(returned, Mapping)
     returned = _by_name(returned, subject.results)
     if isinstance(returned, str):
         answer.problem = returned
@@ -150,19 +153,23 @@ def unreadable(subject: Subject, answer: Answer) -> Finding:
     return Finding("", "results", f"{subject.name} {answer.problem}", evidence=evidence)
 
 
-def disordered(subject: Subject, place: Mapping[str, str]) -> list[Finding]:
+def disordered(subject: Subject, place: Mapping[str, str], is_by_name: bool) -> list[Finding]:
     """The finding that each result is right, but stands where its place is; none if all stand well.
 
     Args:
         subject: what was judged.
         place: for each result, as which it was returned.
+        is_by_name: whether in a dict, which has no order.
     """
     swapped = {was: name for name, was in place.items()}
-    if all(was == name for was, name in swapped.items()):
+    moved = [f"{was} is what {name} should be" for was, name in swapped.items() if was != name]
+    if not moved:
         return []
-    given, expected = (
-        ", ".join(names) for names in ([swapped[r] for r in subject.results], subject.results)
-    )
+    if is_by_name:
+        message = f"{subject.name}: {' and '.join(moved)}: right arrays under other names"
+        return [Finding("", "order", message, hint="look at the names in the dict")]
+    given = ", ".join(swapped[name] for name in subject.results)
+    expected = ", ".join(subject.results)
     message = (
         f"{subject.name} returns {given}, each of them right; expected {expected}, in this order"
     )
@@ -176,7 +183,7 @@ def raised(subject: Subject, answer: Answer) -> Finding:
     sizes = [
         f"{size} is {letter}"
         for letter, size in subject.dims(answer.instance.inputs).items()
-        if size > 2 and re.search(rf"(?<![\w.]){size}(?![\w.])", words)
+        if size > 2 and size in _sizes(words)
     ]
     line = line_of(error)
     at = f" in line {line}" if line else ""
@@ -189,6 +196,14 @@ def raised(subject: Subject, answer: Answer) -> Finding:
         evidence={"instance": place, "error": error},
         hint="look at the shapes of what meets in that line" if sizes else "",
     )
+
+
+def _sizes(words: str) -> set[int]:
+    """The numbers in a message that are sizes, as far as its words tell."""
+    if not re.search(r"\b(shape|size)s?\b", words):
+        return set()
+    rest = re.sub(r"\b(index|axis|dim) -?\d+", "", words)
+    return {int(number) for number in re.findall(r"(?<![\w.])\d+(?![\w.])", rest)}
 
 
 def line_of(error: BaseException | None) -> int | None:

@@ -31,7 +31,7 @@ sum that makes one entry written out, term by term.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -224,6 +224,7 @@ class Judge:
         self.alone = [
             Chain(subject, Answer(answer.instance)) for answer in given
         ]  # all from inputs
+        self.results = [step for step in subject.steps if step.name in subject.results]
         self.returned = {name for answer in given for name in answer.found}
         self.raised = [chain for chain in self.chains if chain.answer.error]
         self.assumed: dict[str, Formula] = {}  # wrong formulas of steps that are not returned
@@ -246,8 +247,8 @@ class Judge:
             elif case.seen:
                 right.append(step.name)
         found = [self.with_what_follows(finding, right) for finding in found]
-        if not all(finding.names for finding in found):
-            found = self.order() or found
+        if not all(finding.names for finding in found) and (order := self.order()):
+            found = [*order, *(each for each in found if each.result not in self.subject.results)]
         found = [*self.errors(), *self.changes(), *found]
         return Verdict(self.subject.name, names, tuple(found), tuple(right))
 
@@ -264,7 +265,7 @@ class Judge:
 
     def explain(self, case: Case) -> Finding:
         """Name the cause of a wrong array."""
-        candidates = self.best(list(self.candidates(case)))
+        candidates = self.best(case, list(self.candidates(case)))
         if candidates and self.is_telling(case):
             return self.by_mistake(case, candidates)
         said = ((each.__name__, each(case)) for each in explanations.EXPLANATIONS)
@@ -288,50 +289,76 @@ class Judge:
         return many and bool(seen.found.any()) and min(seen.dims.values()) > 2
 
     def candidates(self, case: Case) -> Iterator[Candidate]:
-        """Mistakes at the step itself, or before it at a step that is not returned."""
+        """Mistakes at a step before it that is not returned, or at the step itself."""
         last = self.subject.steps.index(case.step)
         for at in self.subject.steps[: last + 1]:
-            if at is not case.step and at.name in self.returned:
-                continue
-            upstream = self.chains[0].upstream(at).keys()
-            for mistake, formula in _mistakes(self.subject, at):
-                wrong = self.assumed | {at.name: formula}
-                if set(parameters(formula)[1]) <= upstream and all(
-                    _would_give(wrong, case.step, seen) for seen in case.seen
-                ):
-                    raises = _would_raise(self.raised, wrong, case.step)
-                    yield Candidate(at, mistake, formula, raises)
+            if at is case.step or at.name not in self.returned:
+                for candidate in self.made_at(at, case):
+                    if at is case.step or self.is_all_explained(candidate):
+                        yield candidate
 
-    def best(self, candidates: list[Candidate]) -> list[Candidate]:
+    def made_at(self, at: Step, case: Case) -> Iterator[Candidate]:
+        """Mistakes at a step that would have given an array as it is."""
+        upstream = self.chains[0].upstream(at).keys()
+        for mistake, formula in _mistakes(self.subject, at):
+            wrong = self.assumed | {at.name: formula}
+            if (
+                set(parameters(formula)[1]) <= upstream
+                and all(_would_give(wrong, case.step, seen) for seen in case.seen)
+                and self.is_complete(mistake)
+            ):
+                yield Candidate(at, mistake, formula, _would_raise(self.raised, wrong, case.step))
+
+    def is_complete(self, mistake: Mistake) -> bool:
+        """Whether a mistake that spoils several results has spoilt all of them."""
+        wrong, results = mistake.wrong, {step.operation.name: step for step in self.results}
+        return len(wrong) == 1 or (
+            wrong.keys() <= results.keys()
+            and all(
+                _would_give({results[operation].name: formula}, results[operation], seen)
+                for operation, formula in wrong.items()
+                for seen in self.case(results[operation], {}).seen
+            )
+        )
+
+    def is_all_explained(self, candidate: Candidate) -> bool:
+        """Whether a mistake before the arrays that are returned explains all that it would spoil.
+
+        One that is right, or wrong in another way, proves that it was not made.
+        """
+        assumed = self.assumed | {candidate.at.name: candidate.formula}
+        return not any(self.case(step, assumed).wrong for step in self.spoilt(candidate))
+
+    def spoilt(self, candidate: Candidate) -> list[Step]:
+        """The arrays returned that would be others if a step before them were wrong."""
+        return [
+            step
+            for step in self.subject.steps
+            if step.name in self.returned
+            and candidate.at.name in _before(self.subject, step, self.returned)
+        ]
+
+    def best(self, case: Case, candidates: list[Candidate]) -> list[Candidate]:
         """Those that explain most; several if they can't be told apart."""
         claimed = {candidate.mistake.name for candidate in self.claimed}
         measures: tuple[Callable[[Candidate], int], ...] = (
-            self.is_complete,
+            lambda candidate: len(candidate.mistake.wrong),
             lambda candidate: candidate.mistake.name in claimed,
-            self.count_right,
         )
         for measure in measures:
             if len(candidates) > 1:
                 counts = [measure(candidate) for candidate in candidates]
                 pairs = zip(candidates, counts, strict=True)
                 candidates = [candidate for candidate, count in pairs if count == max(counts)]
-        return candidates
+        before = [candidate for candidate in candidates if candidate.at is not case.step]
+        if all(self.has_own(step) for candidate in before for step in self.spoilt(candidate)):
+            return candidates
+        return before
 
-    def is_complete(self, candidate: Candidate) -> bool:
-        """Whether a mistake that spoils several arrays has spoilt all of them."""
-        wrong = candidate.mistake.wrong
-        return all(
-            _would_give({step.name: wrong[step.operation.name]}, step, seen)
-            for step in self.subject.steps
-            if step.operation.name in wrong and step.operation is not candidate.at.operation
-            for seen in self.case(step, {}).seen
-        )
-
-    def count_right(self, candidate: Candidate) -> int:
-        """How many arrays are right if the candidate is what happened before them."""
-        assumed = self.assumed | {candidate.at.name: candidate.formula}
-        steps = [step for step in self.subject.steps if step.name in self.returned]
-        return sum(not self.case(step, assumed).wrong for step in steps)
+    def has_own(self, step: Step) -> bool:
+        """Whether an array is right, or a mistake made only there explains it."""
+        case = self.case(step, self.assumed)
+        return not case.wrong or any(True for _ in self.made_at(step, case))
 
     def by_mistake(self, case: Case, candidates: list[Candidate]) -> Finding:
         """The finding that it is one of these mistakes."""
@@ -340,6 +367,8 @@ class Judge:
             text = _remedy(candidate)
             if candidate.at is not case.step:
                 text = f"it goes wrong in {candidate.at.name}, which is not returned: {text}"
+            elif first.at is not case.step:
+                text = f"it goes wrong in {case.step.name} itself: {text}"
             texts.append(text)
         if first.at is not case.step:
             self.assumed[first.at.name] = first.formula
@@ -364,8 +393,9 @@ class Judge:
         verb = "are" if follow[1:] else "is"
         text = f"{listed} {verb} right given your {blamed}."
         if blamed not in self.returned:
-            text = f"That explains {listed}, too."
-        return replace(finding, message=f"{finding.message} {text}")
+            text = f"A mistake in {blamed} explains {listed}, too."
+        stop = "" if finding.message.endswith((".", ".)", "?")) else "."
+        return replace(finding, message=f"{finding.message}{stop} {text}")
 
     def is_off(self, step: Step) -> bool:
         """Whether an array is not what it would be had everything before it been right."""
@@ -379,16 +409,17 @@ class Judge:
 
     def order(self) -> list[Finding]:
         """The finding that the results are right, but that one is in another's place."""
-        results = [step for step in self.subject.steps if step.name in self.subject.results]
-        for places in itertools.permutations(results):
-            swapped = {step.name: place.name for step, place in zip(results, places, strict=True)}
+        for places in itertools.permutations(self.results):
+            pairs = zip(self.results, places, strict=True)
+            swapped = {step.name: place.name for step, place in pairs}
             if all(
                 swapped[step.name] in chain.answer.found
                 and is_right(chain.answer.found[swapped[step.name]], alone.truth(step))
                 for chain, alone in zip(self.chains, self.alone, strict=True)
-                for step in results
+                for step in self.results
             ):
-                return answers.disordered(self.subject, swapped)
+                is_by_name = any(chain.answer.is_by_name for chain in self.chains)
+                return answers.disordered(self.subject, swapped, is_by_name)
         return []
 
     def errors(self) -> Iterator[Finding]:
@@ -423,12 +454,15 @@ def _is_finite(array: Array) -> bool:
     return bool(np.isfinite(array).all())
 
 
-def _before(subject: Subject, step: Step) -> set[str]:
-    """The arrays that an array is made of, and those that they are made of, and so on."""
+def _before(subject: Subject, step: Step, known: Collection[str] = ()) -> set[str]:
+    """The arrays that an array is made of, and those that they are made of, and so on.
+
+    Of those that are known it doesn't matter what they are made of.
+    """
     names = step.operation.of or parameters(step.operation.right)[1]
     direct = {step.names.get(name, name) for name in names}
-    others = [other for other in subject.steps if other.name in direct]
-    return direct.union(*(_before(subject, other) for other in others))
+    others = [other for other in subject.steps if other.name in direct.difference(known)]
+    return direct.union(*(_before(subject, other, known) for other in others))
 
 
 def _inputs_changed(subject: Subject, answer: Answer, named: list[Candidate]) -> Finding:
@@ -452,5 +486,7 @@ def _inputs_changed(subject: Subject, answer: Answer, named: list[Candidate]) ->
 
 def _remedy(candidate: Candidate) -> str:
     """How to mend a mistake, within a sentence: no capital letter, unless it is a symbol."""
-    text = explanations.in_words_of(candidate.at, candidate.mistake.mend)
+    text = candidate.mistake.mend
+    if candidate.at.operation.name in candidate.mistake.wrong:  # else it is the subject's own
+        text = explanations.in_words_of(candidate.at, text)
     return text[0].lower() + text[1:] if text[1].islower() or text[1] == " " else text

@@ -228,6 +228,11 @@ _add("linear_backward.grad_x", "grad_output @ weight", (
      "The weight's gradient is returned first.",
      "The results are swapped: return grad_x, grad_weight, grad_bias, in this order.",
      lambda grad_output, x: grad_output.T @ x),
+    ("linear_backward_grad_x_is_grad_weight",
+     "∂y/∂x has an x in it.",
+     "It is the weight's gradient: x[n, d] counts weight[h, d] in output h, so multiply "
+     "grad_output by the weight.",
+     lambda grad_output, x: grad_output.T @ x),
 ))
 
 _add("linear_backward.grad_weight", "grad_output.T @ x", (
@@ -285,6 +290,10 @@ _add("linear_backward.grad_weight", "grad_output.T @ x", (
      "One sample is as good as another, so the first will do.",
      "Only the first sample is there: sum over all N. (Is there a return within the loop?)",
      lambda grad_output, x: np.outer(grad_output[0], x[0])),
+    ("linear_backward_grad_weight_is_grad_x",
+     "The weight's gradient has the weight in it.",
+     "It is the gradient to x: weight[h, d] counts x[n, d] in output h, so it is grad_outputᵀ x.",
+     lambda grad_output, weight: grad_output @ weight),
 ))
 
 _add("linear_backward.grad_bias", "grad_output.sum(axis=0)", (
@@ -371,7 +380,7 @@ _add("relu_backward.grad_x", "np.where(x <= 0, 0, grad_output)", (
      lambda grad_output, x: np.where(x <= 0, (x == 0) * grad_output / 2, grad_output)),
     ("relu_backward_without_mask",
      "ReLU has no parameters, so its backward has nothing to do.",
-     "The mask is missing: nothing passes where x <= 0.",
+     "Nothing is masked: the gradient has to be 0 where x <= 0.",
      lambda grad_output: grad_output.copy()),
     ("relu_backward_mask_of_the_upstream",
      "What is negative is cut off: the gradient.",
@@ -470,7 +479,7 @@ _add("softmax_forward.p", "e / e.sum(axis=-1, keepdims=True)", (
      lambda e: e / e.sum(axis=0)),
     ("softmax_forward_down_the_columns",
      "The first axis is the one to normalize.",
-     "Maximum and sum go over the samples: a sample's probabilities add up to 1, axis=-1.",
+     "The sum goes over the samples: a sample's probabilities add up to 1, axis=-1.",
      lambda x: softmax(x, axis=0)),
     ("softmax_forward_one_sum_for_all",
      "All probabilities of the batch add up to 1.",
@@ -689,7 +698,7 @@ _add("cross_entropy_backward.grad_logits", "p * a.sum(axis=-1, keepdims=True) - 
      lambda p, a, total, reduction: of_cross_entropy(p, a / total if reduction == "none" else a)),
     ("cross_entropy_backward_without_one_hot",
      "The gradient is p.",
-     "The label is missing: subtract 1 at each row's own class, before dividing by N.",
+     "It is p, shared among the samples: subtract 1 at each row's own class, before dividing by N.",
      lambda p, a: p * a.sum(axis=-1, keepdims=True)),
     ("cross_entropy_backward_sign",
      "The gradient is q - p.",
@@ -870,6 +879,18 @@ _add("adam.m", "beta1 * m + (1 - beta1) * g", (
      "The larger of both means belongs to the squares, and the names are a matter of taste.",
      "m and v are exchanged: m is the mean of g, v of g².",
      lambda v, g, beta2: beta2 * v + (1 - beta2) * g * g),
+    ("adam_m_is_v",
+     "Both means are of the squares.",
+     "It is v: m is the mean of g.",
+     lambda v, g, beta2: beta2 * v + (1 - beta2) * g * g),
+    ("adam_m_with_beta2",
+     "Both means have the same β.",
+     "m is made with β₂: its own is β₁ = 0.9.",
+     lambda m, g, beta2: beta2 * m + (1 - beta2) * g),
+    ("adam_m_made_anew",
+     "m is the part of g that counts.",
+     "The old m is forgotten: it has the factor β₁.",
+     lambda g, beta1: (1 - beta1) * g),
 ))
 
 _add("adam.v", "beta2 * v + (1 - beta2) * g * g", (
@@ -905,6 +926,14 @@ _add("adam.v", "beta2 * v + (1 - beta2) * g * g", (
      "v is β₂ v + g².",
      "v is a sum: it is a mean of the squares, so g² has the factor 1 - β₂.",
      lambda v, g, beta2: beta2 * v + g * g),
+    ("adam_v_is_m",
+     "Both means are of the gradient.",
+     "It is m: v is the mean of g².",
+     lambda m, g, beta1: beta1 * m + (1 - beta1) * g),
+    ("adam_v_made_anew",
+     "v is the part of g² that counts.",
+     "The old v is forgotten: it has the factor β₂.",
+     lambda g, beta2: (1 - beta2) * g * g),
 ))
 
 _add("adam.p", "p - lr / of_m * (new_m / (np.sqrt(new_v) / np.sqrt(of_v) + eps))", (
@@ -1011,6 +1040,14 @@ _add("adam.p", "p - lr / of_m * (new_m / (np.sqrt(new_v) / np.sqrt(of_v) + eps))
      "Only the change is returned: add it to p.",
      lambda p, new_m, new_v, lr, eps, of_m, of_v:
         adam_step(0 * p, new_m, new_v, lr, eps, of_m, of_v)),
+    ("adam_corrections_exchanged",
+     "β₁ corrects v, and β₂ corrects m.",
+     "The corrections are exchanged: 1 - β₁ᵗ belongs to m, 1 - β₂ᵗ to v.",
+     lambda p, new_m, new_v, lr, eps, of_m, of_v: adam_step(p, new_m, new_v, lr, eps, of_v, of_m)),
+    ("adam_step_along_v",
+     "v goes first, and m is what it is divided by.",
+     "m and v are exchanged in the step: it goes along m, divided by √v.",
+     lambda p, new_m, new_v, lr, eps, of_m, of_v: adam_step(p, new_v, new_m, lr, eps, of_v, of_m)),
 ))
 
 # ------------------------------------------------------------------------------- finite differences

@@ -301,9 +301,9 @@ GRAD_BIAS = Operation(
 
 def _open_and_closed(v: Any, names: Any) -> dict[str, Array]:
     return {
-        f"where {names.x} > 0 (live)": v.x > 0,
+        f"where {names.x} > 0": v.x > 0,
         f"where {names.x} is exactly 0": v.x == 0,
-        f"where {names.x} <= 0 (dead)": v.x <= 0,
+        f"where {names.x} <= 0": v.x <= 0,
     }
 
 
@@ -686,10 +686,14 @@ def _life(values: Values, h: int) -> str:
     return "that are live" if is_live else "that are dead (z1 <= 0 for every sample)"
 
 
-LAYER1 = {"grad_output": "dz1", "weight": "W1", "bias": "b1"}
-LAYER1 |= {"grad_weight": "dW1", "grad_bias": "db1"}
-LAYER2 = {"grad_output": "dz2", "x": "h", "weight": "W2", "bias": "b2"}
-LAYER2 |= {"grad_x": "dh", "grad_weight": "dW2", "grad_bias": "db2"}
+LAYER1 = {
+    **{"grad_output": "dz1", "weight": "W1", "bias": "b1"},
+    **{"grad_weight": "dW1", "grad_bias": "db1"},
+}
+LAYER2 = {
+    **{"grad_output": "dz2", "x": "h", "weight": "W2", "bias": "b2"},
+    **{"grad_x": "dh", "grad_weight": "dW2", "grad_bias": "db2"},
+}
 AXES2 = {"D": "H", "H": "C"}
 NETWORK = (
     Step("z1", LINEAR, "NH", LAYER1),
