@@ -288,6 +288,27 @@ def test_what_does_not_fit_falls_back_to_the_graph_and_says_why(
             cuda_epoch.Fleet([run])
 
 
+WHOLE = cuda_epoch.Layout(cluster=True, blocks=16, batch=64, inputs=784, units=50, classes=10)
+
+
+@pytest.mark.parametrize("form", [*map(param, EMULATED[:1])])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"SHARED_BYTES": WHOLE.shared + 4}, "cuda_epoch.py has computed another size"),
+        (replace(WHOLE, units=250).constants(), "m and v must fit into registers"),
+        (replace(WHOLE, classes=132).constants(), "the lanes of a warp send four classes each"),
+        (replace(WHOLE, blocks=4, batch=12).constants(), "a warp has 8 tiles of samples"),
+    ],
+)
+def test_what_the_epoch_kernel_relies_on_is_checked_when_it_is_compiled(
+    form: Form, changes: dict[str, int], words: str
+) -> None:
+    """As of a layout that slips through `why_not`."""
+    with pytest.raises(emulator.NotBuilt, match=words):
+        emulator.Program("epoch.cu", WHOLE.constants() | changes)
+
+
 @pytest.mark.parametrize("form", [*map(param, EMULATED[1:2])])
 def test_a_graph_is_recorded_once_and_again_when_what_it_was_given_has_moved(
     form: Form, monkeypatch: pytest.MonkeyPatch
