@@ -42,23 +42,23 @@ def of_shape(name: str, expected: str, typed: Any) -> Verdict:
     """Compare a shape."""
     if typed is None:
         return to_do(name, f"type in its shape, such as {name} = (N, D)")
-    if isinstance(typed, str) and len(typed) == 1:
+    if is_letter(typed):
         message = f"{name} = ({typed}) is the letter {typed} in brackets; a shape has a comma: "
         return wrong(name, "no comma", f"{message}({typed},) has one axis, () has none")
     if not isinstance(typed, tuple | list):
         message = f"{name} = {typed!r} is no shape; expected letters in brackets, such as (N, D)"
         return wrong(name, "no shape", message)
-    if 1 in typed and "".join(map(str, typed)).replace("1", "") == expected:
+    axes = [str(axis) for axis in typed]
+    if "1" in axes and "".join(axis for axis in axes if axis != "1") == expected:
         message = f"{name}: {written(typed)} has an axis of length 1, which it has not"
         why = ": a gradient has the shape of its array" if name[0] == "d" else ""
         return wrong(name, "an axis of 1", message + why)
-    if not all(axis in ("N", "D", "H", "C") for axis in typed):
+    if not all(is_letter(axis) for axis in typed):
         message = f"{name} = {typed!r}; expected letters, N, D, H or C, and no numbers"
         return wrong(name, "no letters", message)
-    axes = "".join(typed)
-    if axes == expected:
+    if "".join(axes) == expected:
         return right(name)
-    cause, why = why_not(name, expected, axes)
+    cause, why = why_not(name, expected, "".join(axes))
     return wrong(name, cause, f"{name} is not {written(typed)}: {why}")
 
 
@@ -93,7 +93,7 @@ def of_sum(name: str, letter: str, result: str, factors: list[str], typed: Any) 
     """Compare the letter that is summed over."""
     if typed is None:
         return to_do(name, f"type in a letter, such as {name} = D")
-    if typed not in ("N", "D", "H", "C"):
+    if not is_letter(typed):
         message = f"{name} = {typed!r}; expected one of the letters N, D, H, C"
         return wrong(name, "no letter", message)
     if typed == letter:
@@ -105,6 +105,11 @@ def of_sum(name: str, letter: str, result: str, factors: list[str], typed: Any) 
     shapes = " and ".join(map(written, factors))
     why = f"the factors are {shapes}, and both have the axis that is summed over"
     return wrong(name, "an axis of neither", f"{name} is not {typed}: {why}")
+
+
+def is_letter(typed: Any) -> bool:
+    """Whether it is the letter of an axis, and not, say, an array, of which == is one as well."""
+    return isinstance(typed, str) and typed in ("N", "D", "H", "C")
 
 
 def written(axes: Any) -> str:
