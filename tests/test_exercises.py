@@ -133,6 +133,10 @@ def test_of_the_chain_only_the_four_results_must_have_their_names() -> None:
     assert verdict("09_chain", changed("09_chain", {"network_backward": mine})).ok
 
 
+def test_a_prediction_may_be_typed_in_as_a_word() -> None:
+    assert verdict("10_predict", changed("10_predict", {"TWICE.loss": "SAME"})).ok
+
+
 def _in_place(loss: Any, weight: Any, index: Any, h: float) -> Any:
     weight[index] += h
     up = loss(weight)
@@ -321,6 +325,11 @@ WRONG: list[Wrong] = [
     ("02_shapes", {"p": ("C",)}, "number of axes"),
     ("02_shapes", {"z1": (64, 50)}, "no letters"),
     ("02_shapes", {"z1": 64}, "no shape"),
+    ("02_shapes", {"z1": (np.array([1, 2]), "H")}, "no letters"),
+    ("02_shapes", {"z1": np.array(["N", "H"])}, "no shape"),
+    ("02_shapes", {"z1": (("N", "H"),)}, "no letters"),
+    ("02_shapes", {"z1": {"N": "H"}}, "no shape"),
+    ("02_shapes", {"summed_in_dh": np.array([1, 2])}, "no letter"),
     ("02_shapes", {"summed_in_dW2": "H"}, "an axis that stays"),
     ("02_shapes", {"summed_in_dh": "D"}, "an axis of neither"),
     ("03_linear", {"scalar_backward": lambda g, x, w: (g * x, g * w)}, "results swapped"),
@@ -520,6 +529,8 @@ WRONG: list[Wrong] = [
     ("10_predict", {"DEAD.dW1[0]": "other"}, "the mask forgotten"),
     ("10_predict", {"DEAD.db2": "same"}, "the units uncoupled"),
     ("10_predict", {"DEAD.db2": 7}, "no prediction"),
+    ("10_predict", {"TWICE.loss": np.array([1, 2])}, "no prediction"),
+    ("10_predict", {"TWICE.loss": ["same"]}, "no prediction"),
     ("10_predict", {"DEAD.db2": None}, "to do"),
     ("11_bug_hunt", {"REPORTS.1": "O"}, "not O"),
     ("11_bug_hunt", {"REPORTS.3": "A"}, "not A"),

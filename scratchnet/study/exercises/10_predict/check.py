@@ -122,13 +122,14 @@ def of_prediction(
     """Compare a prediction."""
     if typed is None:
         return to_do(name, "type in SAME, HALF, DOUBLE, ZERO or OTHER")
-    if typed not in WORDS:
+    word = typed.lower() if isinstance(typed, str) else ""
+    if word not in WORDS:
         message = f"{name} is {typed!r}; expected SAME, HALF, DOUBLE, ZERO or OTHER"
         return wrong(name, "no prediction", message)
-    if typed == truth:
+    if word == truth:
         return right(name)
-    cause, why = reasons.get(typed, reasons[""])
-    return wrong(name, cause, f"{name} is not {typed.upper()}: {why}")
+    cause, why = reasons.get(word, reasons[""])
+    return wrong(name, cause, f"{name} is not {word.upper()}: {why}")
 
 
 def outcomes(seed: int) -> dict[tuple[str, str], str]:
