@@ -133,6 +133,21 @@ def test_of_the_chain_only_the_four_results_must_have_their_names() -> None:
     assert verdict("09_chain", changed("09_chain", {"network_backward": mine})).ok
 
 
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_two_numbers_may_be_returned_in_a_list_or_an_array(kind: Callable[..., Any]) -> None:
+    def mine(g: float, x: float, w: float) -> Any:
+        return kind([g * w, g * x])
+
+    assert verdict("03_linear", changed("03_linear", {"scalar_backward": mine})).ok
+
+
+def test_an_entry_may_be_an_array_of_one_number() -> None:
+    def mine(grad_output: Any, x: Any, h: int, d: int) -> Any:
+        return grad_output[:, [h]].T @ x[:, [d]]
+
+    assert verdict("03_linear", changed("03_linear", {"grad_weight_entry": mine})).ok
+
+
 def test_a_prediction_may_be_typed_in_as_a_word() -> None:
     assert verdict("10_predict", changed("10_predict", {"TWICE.loss": "SAME"})).ok
 
@@ -360,7 +375,17 @@ WRONG: list[Wrong] = [
         {"grad_x_entry": lambda g, weight, n, d: weight[:, d].sum()},
         "linear_backward_grad_x_without_upstream",
     ),
-    ("03_linear", {"grad_x_entry": lambda g, weight, n, d: g[n]}, "exception"),
+    ("03_linear", {"grad_x_entry": lambda g, weight, n, d: g[n]}, "shape"),
+    ("03_linear", {"grad_x_entry": lambda g, weight, n, d: None}, "results"),
+    ("03_linear", {"grad_x_entry": lambda g, weight, n, d: "1"}, "results"),
+    ("03_linear", {"grad_x_entry": lambda g, weight, n, d: g[n, d]}, "exception"),
+    (
+        "03_linear",
+        {"grad_x_entry": lambda g, weight, n, d: np.float32(g[n] @ weight[:, d])},
+        "precision",
+    ),
+    ("03_linear", {"scalar_backward": lambda g, x, w: (None, None)}, "results"),
+    ("03_linear", {"scalar_backward": lambda g, x, w: np.array([g * x, g * w])}, "results swapped"),
     (
         "03_linear",
         {"grad_weight": lambda g, x: x.T @ g},
@@ -386,6 +411,8 @@ WRONG: list[Wrong] = [
     ("04_bias", {"grad_scale": lambda g, z: g.sum(0) * z.sum(0)}, "sums before the product"),
     ("04_bias", {"grad_scale": lambda g, z: g.T @ z}, "a matrix product"),
     ("04_bias", {"grad_scale": lambda g, z: (g * z).sum(axis=0) + 1}, "unknown"),
+    ("04_bias", {"grad_offset": lambda g: g.astype(np.float32).sum(axis=1)}, "precision"),
+    ("04_bias", {"grad_scale": lambda g, z: [str(s) for s in (g * z).sum(axis=0)]}, "results"),
     ("05_relu", {"relu_forward": lambda x: np.minimum(x, 0)}, "relu_forward_minimum"),
     ("05_relu", {"relu_forward": abs}, "relu_forward_absolute_value"),
     (

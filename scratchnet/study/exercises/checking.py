@@ -208,40 +208,60 @@ def copies(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 def same(found: Any, expected: Any) -> bool:
     """Whether results, arrays or tuples of arrays, have equal shapes and nearly equal values."""
     if isinstance(expected, tuple):
-        return (
-            isinstance(found, tuple | list)
-            and len(found) == len(expected)
-            and all(map(same, found, expected))
-        )
-    a, b = _floats(found), _floats(expected)
+        parts = _parts(found)
+        return len(parts) == len(expected) and all(map(same, parts, expected))
+    a, b = floats(found), floats(expected)
     if a is None or b is None or a.shape != b.shape:
         return False
     slack = SLACK * max(1.0, abs(b[np.isfinite(b)]).max(initial=0))
     return bool(np.isclose(a, b, rtol=0, atol=slack, equal_nan=True).all())
 
 
-def _floats(value: Any) -> Array | None:
+def floats(value: Any) -> Array | None:
+    """Numbers as an array of float64; None if they are none."""
     try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError):  # no numbers at all, or rows of unequal lengths
+        array = np.asarray(value)
+    except Exception:  # rows of unequal lengths, or whatever an object of the learner's raises
         return None
+    return array.astype(np.float64) if array.dtype.kind in "fiub" else None
+
+
+def number(name: str, found: Any) -> float | Verdict:
+    """The one number that a function has returned; a verdict if it is not one, or none."""
+    array = floats(found)
+    if array is None:
+        return wrong(name, "results", f"{name} has type {type(found).__name__}; expected a number")
+    if array.size != 1:
+        return wrong(name, "shape", f"{name} has shape {array.shape}; expected one number")
+    return float(array.item())
+
+
+def _parts(found: Any) -> list[Any]:
+    """Several results, in a tuple, a list or an array; none if it is one only."""
+    several = isinstance(found, tuple | list) or (isinstance(found, np.ndarray) and found.ndim)
+    return list(found) if several else []
 
 
 def _unknown(name: str, found: Any, expected: Any) -> Verdict:
-    """The verdict on an answer that no known cause explains: the shape, nan, or one entry."""
+    """The verdict on an answer that no known cause explains: its shape, dtype, or one entry."""
     if isinstance(expected, tuple):
-        if not isinstance(found, tuple | list) or len(found) != len(expected):
+        parts = _parts(found)
+        if len(parts) != len(expected):
             return wrong(
                 name, "results", f"{name} returns {found!r}; expected {len(expected)} values"
             )
-        first = next(i for i in range(len(found)) if not same(found[i], expected[i]))
-        return _unknown(f"{name}, result {first + 1}", found[first], expected[first])
-    a, b = _floats(found), np.asarray(expected, np.float64)
+        first = next(i for i, part in enumerate(parts) if not same(part, expected[i]))
+        return _unknown(f"{name}, result {first + 1}", parts[first], expected[first])
+    a, b = floats(found), np.asarray(expected, np.float64)
     if a is None:
-        message = f"{name} returns {type(found).__name__}; expected numbers of shape {b.shape}"
+        message = f"{name} has type {type(found).__name__}; expected numbers of shape {b.shape}"
         return wrong(name, "results", message)
     if a.shape != b.shape:
         return wrong(name, "shape", f"{name} has shape {a.shape}; expected {b.shape}")
+    dtype = np.asarray(found).dtype
+    if dtype in (np.float16, np.float32):  # how near is near enough would need a bound of its own
+        message = f"{name} is {dtype}, which has too few digits to be judged; expected float64"
+        return wrong(name, "precision", message)
     evidence = _entry(a, b)
     at = f"{name}{[*evidence['index']]}" if evidence["index"] else name
     mine, truth = apart(evidence["found"], evidence["expected"])
@@ -252,7 +272,7 @@ def _unknown(name: str, found: Any, expected: Any) -> Verdict:
 
 def _entry(found: Any, expected: Any) -> dict[str, Any]:
     """The entry that is furthest off, where entries can be compared."""
-    a, b = _floats(found), _floats(expected)
+    a, b = floats(found), floats(expected)
     if a is None or b is None or a.shape != b.shape:
         return {}
     off = np.where(np.isnan(a), np.inf, abs(a - b))

@@ -1,14 +1,13 @@
 """Exercise 3: the numbers and the single entries are judged here, the matrices by diagnose."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from scratchnet.study import diagnose
-from scratchnet.study.exercises.checking import Cause, ask, find, judge, judge_by
+from scratchnet.study.exercises.checking import Cause, ask, find, judge, judge_by, number
 from scratchnet.study.verdicts import Verdict
 
 SCALAR = {
@@ -56,22 +55,11 @@ def by_entries(
     shape = inputs["weight" if gradient == "grad_weight" else "x"].shape
     found = np.empty(shape)
     for index in np.ndindex(*shape):
-        entry = number(name, mine, *given, *index)
+        returned = ask(name, mine, *given, *index)
+        entry = returned if isinstance(returned, Verdict) else number(name, returned)
         if isinstance(entry, Verdict):
             return entry
         found[index] = entry
     verdict = diagnose.arrays(subject, found, inputs)
     findings = [replace(f, message=f"{name}, taken for all: {f.message}") for f in verdict.findings]
     return replace(verdict, subject=name, findings=tuple(findings))
-
-
-def number(name: str, mine: Callable[..., Any], *arguments: Any) -> float | Verdict:
-    """A function's result, which has to be a number."""
-
-    def one(*given: Any) -> float:
-        found = np.asarray(mine(*given))
-        if found.size != 1:
-            raise ValueError(f"it returns an array of shape {found.shape}; expected a number")
-        return float(found.item())
-
-    return ask(name, one, *arguments)
