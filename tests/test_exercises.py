@@ -172,6 +172,20 @@ def _long_way(logits: Any, target: Any) -> Any:
     return np.array(rows) / len(rows)
 
 
+def _short_way(of_p: str, shift: Callable[..., Any]) -> Callable[..., Any]:
+    """(p - y) / N, with p made in one of two ways, and something other than the maximum off."""
+
+    def backward(logits: Any, target: Any) -> Any:
+        z = logits - shift(logits, target)
+        if of_p == "e / sum":
+            p = _shifted(z, 0)
+        else:
+            p = np.exp(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
+        return _p_minus_y(p, target) / len(p)
+
+    return backward
+
+
 def _network(**lines: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     """The network, with some lines changed."""
     right: dict[str, Callable[..., Any]] = {
@@ -501,6 +515,15 @@ WRONG: list[Wrong] = [
             ),
         }.items()
     ),
+    *(  # short ways that are lost where p[label] is 0, or where a sum of exp is
+        ("08_cross_entropy", {"cross_entropy_backward": _short_way(of_p, shift)}, "nan")
+        for of_p, shift in (
+            ("e / sum", lambda z, y: abs(z).max(axis=1, keepdims=True)),
+            ("e / sum", lambda z, y: z[np.arange(len(z)), y][:, None]),
+            ("exp of log p", lambda z, y: abs(z).max(axis=1, keepdims=True)),
+            ("exp of log p", lambda z, y: z.max()),
+        )
+    ),
     *(
         (
             "08_cross_entropy",
@@ -544,6 +567,27 @@ WRONG: list[Wrong] = [
             )
         },
         "linear_backward_grad_weight_transposed",
+    ),
+    # On every instance: with N = H = C = 4 alone, of one sample alone, at exact zeros alone.
+    *(
+        (
+            "09_chain",
+            {"network_backward": _network(**{array: line, "db1": lambda **_: None})},
+            cause,
+        )
+        for array, line, cause in (
+            (
+                "dW2",
+                lambda dz2, h, **_: (h.T @ dz2) if dz2.shape == h.shape else dz2.T @ h,
+                "linear_backward_grad_weight_transposed",
+            ),
+            ("db2", lambda dz2, **_: dz2.sum(axis=0) if len(dz2) > 1 else dz2, "shape"),
+            (
+                "dz1",
+                lambda dh, z1, **_: np.where(z1 >= 0, dh, 0),
+                "relu_backward_passes_at_0",
+            ),
+        )
     ),
     ("10_predict", {"TWICE.loss": "double"}, "the mean forgotten"),
     ("10_predict", {"TWICE.dz2": "same"}, "the mean forgotten"),

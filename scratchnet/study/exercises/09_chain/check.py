@@ -1,27 +1,28 @@
 """Exercise 9: as far as it is written it is judged line by line, and then as a whole."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from scratchnet.study import diagnose
-from scratchnet.study.exercises.checking import Function, ask, find, judge, to_do
+from scratchnet.study.exercises.checking import Function, ask, find, judge, right, to_do
 from scratchnet.study.verdicts import Verdict
 
 NAME, SUBJECT = "network_backward", "network_backward"
+FORWARD = ("z1", "h", "z2")
 GRADIENTS = ("dz2", "dW2", "db2", "dh", "dz1", "dW1", "db1")
 RESULTS = diagnose.SUBJECTS[SUBJECT].results
 
 
 def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
     """Verdicts on the lines that are there; on all of them, if all are."""
-    instance = diagnose.SUBJECTS[SUBJECT].instances(seed)[0]
-    mine = find(learner, NAME, *instance.inputs)
-    found = mine if isinstance(mine, Verdict) else ask(NAME, mine, *instance.inputs.values())
+    inputs = [instance.inputs for instance in diagnose.SUBJECTS[SUBJECT].instances(seed)]
+    mine = find(learner, NAME, *inputs[0])
+    found = mine if isinstance(mine, Verdict) else ask(NAME, mine, *inputs[0].values())
     if isinstance(found, Verdict):
         yield found
     elif isinstance(found, dict) and any(found.get(name) is None for name in RESULTS):
-        yield from so_far(found, instance.inputs)
+        yield so_far(mine, inputs, next(name for name in GRADIENTS if found.get(name) is None))
     else:
         yield judge(SUBJECT, learner, NAME, seed=seed, adapt=without_none)
 
@@ -38,13 +39,17 @@ def without_none(function: Function) -> Function:
     return made
 
 
-def so_far(found: dict[str, Any], inputs: dict[str, Any]) -> Iterator[Verdict]:
-    """Verdicts on what stands before the first line that is missing, and which that is."""
-    missing = next(name for name in GRADIENTS if found.get(name) is None)
+def so_far(mine: Function, inputs: Sequence[dict[str, Any]], missing: str) -> Verdict:
+    """The verdict on what stands before the first line that is missing, or which that is."""
     done = GRADIENTS[: GRADIENTS.index(missing)]
-    if done:
-        forward = ("z1", "h", "z2")
-        judged = {name: found[name] for name in (*forward, *done) if found.get(name) is not None}
-        yield diagnose.arrays(SUBJECT, judged, inputs)
+    for given in inputs:
+        found = ask(NAME, mine, *given.values())
+        if isinstance(found, Verdict):
+            return found
+        named = found if isinstance(found, dict) else {}
+        judged = {name: named[name] for name in (*FORWARD, *done) if named.get(name) is not None}
+        verdict = diagnose.arrays(SUBJECT, judged, given) if judged else right(NAME)
+        if not verdict.ok:
+            return verdict
     line = f"write the line {missing} = ..."
-    yield to_do(missing, f"{', '.join(done)} so far right; {line}" if done else line)
+    return to_do(missing, f"{', '.join(done)} so far right; {line}" if done else line)
