@@ -609,6 +609,8 @@ WRONG: list[Wrong] = [
     ("11_bug_hunt", {"REPORTS.10": "H"}, "not H"),
     ("11_bug_hunt", {"REPORTS.12": "the first"}, "no suspect"),
     ("11_bug_hunt", {"REPORTS.12": None}, "to do"),
+    ("11_bug_hunt", {"REPORTS.12": np.array(["A", "M"])}, "no suspect"),
+    ("11_bug_hunt", {"REPORTS.12": ["M"]}, "no suspect"),
     (
         "12_kill_the_bug",
         {"test_linear_backward": _test_by(_near)},
@@ -820,6 +822,14 @@ def test_a_wrong_guess_is_told_what_the_line_would_not_do() -> None:
     assert "all gradients are 5 times too large" in found.message
     assert "dz2.mean(axis=0)" in found.message
     assert "p - y" not in found.message
+
+
+@pytest.mark.parametrize("number", [n for n in range(1, 13) if n != 7])
+def test_of_a_suspect_that_stops_it_is_said_that_it_stops(number: int) -> None:
+    found = verdict("11_bug_hunt", changed("11_bug_hunt", {f"REPORTS.{number}": "G"}))
+    assert found.name == "not G"
+    assert "it stops with a ValueError" in found.message
+    assert "it is not so" not in found.message
 
 
 # ----------------------------------------------------------------------------------- the words

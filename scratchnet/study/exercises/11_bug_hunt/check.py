@@ -315,7 +315,11 @@ def of_guess(number: int, typed: Any, culprit: str, claims: list[Claim], seed: i
     if letter == culprit:
         return right(name)
     lab = Lab(letter, seed)
-    refuted = next(claim.text for claim in claims if not claim.holds(lab))
     _, line = SUSPECTS[letter]
+    error = lab.run().error
+    if error:  # then there are no gradients of which a claim could be true or not
+        stops = f"it stops with a {type(error).__name__}, and nobody reports that here"
+        return wrong(name, f"not {letter}", f"{name} is not {letter}: with {line} {stops}")
+    refuted = next(claim.text for claim in claims if not claim.holds(lab))
     message = f"{name} is not {letter}: with {line} it is not so that {refuted}"
     return wrong(name, f"not {letter}", message, claim=refuted)
