@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import traceback
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TypeAlias
@@ -13,7 +14,7 @@ import numpy as np
 from scratchnet.backend import Array
 from scratchnet.functional import linear_backward
 from scratchnet.study import mistakes
-from scratchnet.study.exercises.checking import Function, find, line_of, right, unwritten, wrong
+from scratchnet.study.exercises.checking import Function, find, right, unwritten, wrong
 from scratchnet.study.verdicts import Verdict
 
 Backward: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array, Array]]
@@ -36,11 +37,11 @@ BUGS = (
 
 
 def by_terms(grad_output: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """Right, from the last sample to the first."""
-    terms = list(zip(grad_output[::-1], x[::-1], strict=True))
-    grad_weight = sum(np.outer(g, row) for g, row in terms)
-    grad_bias = sum(g for g, _ in terms)
-    return grad_output @ weight, np.asarray(grad_weight), np.asarray(grad_bias)
+    """Right, from the last sample to the first; and of no samples, too."""
+    grad_weight, grad_bias = np.zeros_like(weight), np.zeros(len(weight), weight.dtype)
+    for g, row in zip(grad_output[::-1], x[::-1], strict=True):
+        grad_weight, grad_bias = grad_weight + np.outer(g, row), grad_bias + g
+    return grad_output @ weight, grad_weight, grad_bias
 
 
 def by_thirds(grad_output: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
@@ -81,20 +82,30 @@ def on_one(test: Function, backward: Backward, what: str) -> Verdict | None:
         returned = test(backward)
     except NotImplementedError as error:
         return unwritten(NAME, error)
-    except AssertionError as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, and what pytest.fail and pytest.skip raise, too
+        line = line_in(test, error)
+        at = f" in line {line}" if line else ""
+        if not has_failed(error):
+            message = f"{NAME} raises {type(error).__name__}{at} on {what}, which is right: {error}"
+            return wrong(NAME, "exception", message, line=line, error=error)
         cause, why = "the right one fails", "what does it expect?"
         if backward is not linear_backward:
-            cause, why = "asks for equality", "allow for some rounding: see assert_allclose"
-        line = line_of(error)
-        message = f"{NAME} fails in line {line} on {what}, which is right: {why}"
+            cause = "asks for equality"
+            why = "does it allow for some rounding? See assert_allclose"
+        message = f"{NAME} fails{at} on {what}, which is right: {why}"
         return wrong(NAME, cause, message, line=line)
-    except Exception as error:
-        line = line_of(error)
-        message = f"{NAME} raises {type(error).__name__} on {what}, in line {line}: {error}"
-        return wrong(NAME, "exception", message, line=line, error=error)
     if returned is None:
         return None
     return wrong(NAME, "returns", f"{NAME} returns {returned!r}; a test fails by an assert, or not")
+
+
+def line_in(test: Function, error: BaseException) -> int | None:
+    """The last line that an error went through in the test's file: pytest.fail is in another."""
+    file = getattr(getattr(test, "__code__", None), "co_filename", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
 
 
 def on_bugs(test: Function) -> Verdict:
@@ -105,7 +116,7 @@ def on_bugs(test: Function) -> Verdict:
     mistake = mistakes.BY_NAME[survivors[0]]
     result, formula = planted(survivors[0])
     message = (
-        f"{NAME} passes {len(survivors)} of {len(BUGS)} bugs. One is {result} = "
+        f"{NAME} does not fail on {len(survivors)} of {len(BUGS)} bugs. One is {result} = "
         f"{mistakes.text(formula)}, by someone who believes: {mistake.belief}"
     )
     return wrong(
@@ -118,12 +129,21 @@ def on_bugs(test: Function) -> Verdict:
 
 
 def survives(test: Function, name: str) -> bool:
-    """Whether the test passes a wrong implementation."""
+    """Whether the test does not fail on a wrong implementation."""
     try:
         test(with_bug(name))
-    except Exception:  # an assertion, or what comes of a wrong shape: the test fails
-        return False
+    except KeyboardInterrupt:
+        raise
+    except (
+        BaseException
+    ) as error:  # an assertion, what comes of a wrong shape, or an exit: it fails
+        return type(error).__name__ in ("Skipped", "XFailed")
     return True
+
+
+def has_failed(error: BaseException) -> bool:
+    """Whether it is how a test fails: by an assert, or by pytest.fail, without pytest itself."""
+    return isinstance(error, AssertionError) or type(error).__name__ == "Failed"
 
 
 def with_bug(name: str) -> Backward:
