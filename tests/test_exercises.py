@@ -141,6 +141,12 @@ def test_two_numbers_may_be_returned_in_a_list_or_an_array(kind: Callable[..., A
     assert verdict("03_linear", changed("03_linear", {"scalar_backward": mine})).ok
 
 
+@pytest.mark.parametrize("kind", [int, float, np.int64, np.float64, np.array])
+def test_a_number_may_be_numpys(kind: Callable[..., Any]) -> None:
+    mine = {"RATIO": kind(1), "NET": kind(0)}
+    assert verdict("14_fresh_adam", changed("14_fresh_adam", mine)).ok
+
+
 def test_an_entry_may_be_an_array_of_one_number() -> None:
     def mine(grad_output: Any, x: Any, h: int, d: int) -> Any:
         return grad_output[:, [h]].T @ x[:, [d]]
@@ -235,6 +241,18 @@ def _descend(p: Any, gradients: Any, *, m: Any = 0.0, v: Any = 0.0, t: int = 1) 
     return p
 
 
+def _persistent_from(t: int) -> Callable[..., Any]:
+    """A persistent Adam whose first step has another t."""
+
+    def persistent(p: Any, gradients: Any) -> Any:
+        m = v = 0.0
+        for i, g in enumerate(gradients):
+            p, m, v = _adam()(p, g, m, v, t + i)
+        return p
+
+    return persistent
+
+
 def _in_place_persistent(p: Any, gradients: Any) -> Any:
     m = v = 0.0
     for t, g in enumerate(gradients, start=1):
@@ -277,6 +295,16 @@ def _equal(found: Any, expected: Any) -> None:
 
 def _sum_is_equal(found: Any, expected: Any) -> None:
     assert abs(found - 2 * expected).max() < 1e-9
+
+
+def _or(fail: Callable[[str], Any]) -> Callable[[Any, Any], None]:
+    """Calls something else than an assert, if two arrays differ."""
+
+    def check(found: Any, expected: Any) -> None:
+        if found.shape != expected.shape or not np.allclose(found, expected, 1e-9, 1e-9):
+            fail("they differ")
+
+    return check
 
 
 def _said(linear_backward: Any) -> bool:
@@ -628,6 +656,23 @@ WRONG: list[Wrong] = [
     ),
     ("12_kill_the_bug", {"test_linear_backward": _test_by(_equal)}, "asks for equality"),
     ("12_kill_the_bug", {"test_linear_backward": _test_by(_sum_is_equal)}, "the right one fails"),
+    (
+        "12_kill_the_bug",
+        {"test_linear_backward": _test_by(_near_in_shape, shapes=((0, 7, 3),))},
+        "survives: linear_backward_grad_weight_last_sample_lost",
+    ),
+    (
+        "12_kill_the_bug",
+        {"test_linear_backward": _test_by(_or(pytest.skip))},
+        "survives: linear_backward_grad_bias_averaged",
+    ),
+    (
+        "12_kill_the_bug",
+        {"test_linear_backward": lambda f: pytest.fail("always")},
+        "the right one fails",
+    ),
+    ("12_kill_the_bug", {"test_linear_backward": lambda f: pytest.skip("always")}, "exception"),
+    ("12_kill_the_bug", {"test_linear_backward": lambda f: sys.exit(1)}, "exception"),
     ("12_kill_the_bug", {"test_linear_backward": _said}, "returns"),
     ("12_kill_the_bug", {"test_linear_backward": lambda f: f(1)}, "exception"),
     ("13_adam_step", {"adam_step": _adam(correct=False)}, "adam_not_corrected"),
@@ -650,6 +695,15 @@ WRONG: list[Wrong] = [
     ("14_fresh_adam", {"persistent": _descend}, "t does not count"),
     ("14_fresh_adam", {"persistent": _in_place_persistent}, "inputs changed"),
     ("14_fresh_adam", {"RATIO": 10_000}, "the size of the gradient"),
+    *(
+        ("14_fresh_adam", {"persistent": _persistent_from(t)}, cause)
+        for t, cause in ((0, "t from 0"), (-1, "nan"), (2, "t from 2"))
+    ),
+    ("14_fresh_adam", {"RATIO": np.int64(10_000)}, "the size of the gradient"),
+    ("14_fresh_adam", {"RATIO": True}, "no number"),
+    ("14_fresh_adam", {"RATIO": np.True_}, "no number"),
+    ("14_fresh_adam", {"RATIO": [1]}, "no number"),
+    ("14_fresh_adam", {"NET": np.nan}, "no number"),
     ("14_fresh_adam", {"RATIO": "1"}, "no number"),
     ("14_fresh_adam", {"NET": 100}, "the mean of the gradients"),
     ("14_fresh_adam", {"NET": 3}, "prediction"),
@@ -936,6 +990,18 @@ def test_the_run_of_exercise_10_shows_what_is_asked_for(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------- exercise 12 and 16
+
+
+@pytest.mark.parametrize("fail", [pytest.fail, sys.exit])
+def test_a_test_may_fail_without_an_assert(fail: Callable[[str], Any]) -> None:
+    mine = {"test_linear_backward": _test_by(_or(fail))}
+    assert verdict("12_kill_the_bug", changed("12_kill_the_bug", mine)).ok
+
+
+def test_the_line_of_a_pytest_fail_is_the_learners(tmp_path: Path) -> None:
+    file = tmp_path / "12_kill_the_bug.py"
+    file.write_text("import pytest\n\ndef test_linear_backward(f):\n    pytest.fail('no')\n")
+    assert "in line 4 " in verdict("12_kill_the_bug", load(file)).message
 
 
 def test_the_bugs_of_exercise_12_are_in_the_library() -> None:
