@@ -715,6 +715,30 @@ WRONG: list[Wrong] = [
     ("15_rounding", {"bound": lambda x, w: _bound(x, w) * 100}, "too wide"),
     ("15_rounding", {"bound": lambda x, w: _bound(x, w) / 3}, "too narrow"),
     ("15_rounding", {"bound": lambda x, w: abs(x * w)}, "shape"),
+    ("15_rounding", {"bound": lambda x, w: "D * U"}, "results"),
+    ("15_rounding", {"bound": lambda x, w: np.inf}, "nan"),
+    ("15_rounding", {"bound": lambda x, w: len(x) * 2.0**-24 * (abs(x) @ w)}, "too narrow"),
+    ("15_rounding", {"true_sum": lambda x, w: (x * w)[::-1].sum()}, "precision"),
+    *(
+        ("15_rounding", {"is_right": judge}, cause)
+        for cause, judge in (
+            # nan is taken, but that is not what is too wide
+            ("refuses rounding", lambda f, x, w: not abs(f - _sum(x, w)) > 0.1 * _bound(x, w)),
+            ("too lenient", lambda f, x, w: not abs(f - _sum(x, w)) > 20 * _bound(x, w)),
+            ("reversed", lambda f, x, w: bool(abs(f - _sum(x, w)) >= _bound(x, w))),
+            ("reversed", lambda f, x, w: bool(abs(f - _sum(x, w)) > 1e-4)),
+            ("reversed", lambda f, x, w: bool(f != _sum(x, w))),
+            # a narrow width is no equality, nor is never
+            (
+                "refuses rounding",
+                lambda f, x, w: bool(abs(f - _sum(x, w)) <= len(x) * 2.0**-24 * _sum(x, w)),
+            ),
+            ("refuses rounding", lambda f, x, w: False),
+            ("one side only", lambda f, x, w: bool(_sum(x, w) - f <= _bound(x, w))),
+            ("one side only", lambda f, x, w: bool(f >= _sum(x, w))),
+            ("too lenient", lambda f, x, w: True),
+        )
+    ),
     (
         "15_rounding",
         {"is_right": lambda found, x, w: bool(found == _sum(x, w))},

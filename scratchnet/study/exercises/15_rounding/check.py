@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchnet.backend import Array
-from scratchnet.study.exercises.checking import Cause, ask, find, judge_by, right, wrong
+from scratchnet.study.exercises.checking import Cause, ask, find, judge_by, number, right, wrong
 from scratchnet.study.verdicts import Verdict
 
 U = 2.0**-24
@@ -90,13 +91,23 @@ BOUND: dict[str, tuple[Callable[[Array, Array], float], str]] = {
 
 
 class Sum(NamedTuple):
-    """A sum that somebody has computed: how, the result, and whether it is right."""
+    """A sum that somebody has computed: how, the result, whether it is right, and is said to be."""
 
     how: str
     found: Any
     x: Array
     w: Array
     is_right: bool
+    said: bool = False
+
+    @property
+    def off(self) -> float:
+        """How far above the true sum it is."""
+        return float(self.found) - true_sum(self.x, self.w)
+
+    def __str__(self) -> str:
+        """Such as "False of a sum that is nan, D = 3"."""
+        return f"{self.said} of a sum {self.how}, D = {len(self.x)}"
 
 
 def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
@@ -111,11 +122,12 @@ def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
 
 
 def problem(rng: np.random.Generator, d: int) -> tuple[Array, Array]:
-    """Terms that nearly cancel: the sum is a hundredth of them, at most."""
+    """Terms that nearly cancel, to a hundredth of them at most; x and w are of both signs."""
     x, w = rng.normal(1.5, 0.3, (2, d)).astype(np.float32)
     rest = float((x[1:].astype(np.float64) * w[1:]).sum())
     x[0], w[0] = np.float32(-rest), np.float32(1 + 0.01 * rng.random())
-    return x, w
+    signs = np.float32(-1) ** np.arange(d, dtype=np.float32)
+    return x * signs, w * signs
 
 
 def of_bound(mine: Any, vectors: list[tuple[Array, Array]]) -> Verdict:
@@ -127,10 +139,10 @@ def of_bound(mine: Any, vectors: list[tuple[Array, Array]]) -> Verdict:
         value = ask("bound", mine, x, w)
         if isinstance(value, Verdict):
             return value
-        if np.size(value) != 1:
-            shape = np.shape(value)
-            return wrong("bound", "shape", f"bound has shape {shape}; expected one number")
-        found.append(float(np.asarray(value).item()))
+        value = number("bound", value)
+        if isinstance(value, Verdict):
+            return value
+        found.append(value)
     ratios = [value / bound(x, w) for value, (x, w) in zip(found, vectors, strict=True)]
     # 1e-3: the absolute values may have been summed in float32, and D · U be D · U / (1 - D · U).
     if all(1 - 1e-3 < ratio < SAFE + 1e-3 for ratio in ratios):
@@ -140,8 +152,8 @@ def of_bound(mine: Any, vectors: list[tuple[Array, Array]]) -> Verdict:
         if np.allclose(found, expected, rtol=1e-3, atol=0):
             return wrong("bound", cause, f"bound: {message}")
     low, high = min(ratios), max(ratios)
-    if np.isnan(ratios).any():
-        return wrong("bound", "nan", "bound is nan")
+    if not np.isfinite(ratios).all():
+        return wrong("bound", "nan", f"bound is {found[int(np.argmin(np.isfinite(ratios)))]}")
     d = len(vectors[int(np.argmin(ratios))][0])
     if low < 1:
         message = (
@@ -159,6 +171,7 @@ def sums(x: Array, w: Array) -> Iterator[Sum]:
     yield Sum("taken from right to left", in_order(x[::-1], w[::-1]), x, w, True)
     yield Sum("taken with x @ w", x @ w, x, w, True)
     yield Sum("taken in float64, and then rounded", np.float32(exact), x, w, True)
+    yield Sum("off in the last digit of float64", np.nextafter(exact, np.inf), x, w, True)
     yield Sum("just within the bound", exact + 0.99 * width, x, w, True)
     largest = max(terms(x, w), key=abs)
     yield Sum("without its largest term", exact - float(largest), x, w, False)
@@ -172,52 +185,72 @@ def of_judge(mine: Any, vectors: list[tuple[Array, Array]]) -> Verdict:
     """Whether right sums are taken for right, and wrong ones for wrong."""
     if isinstance(mine, Verdict):
         return mine
-    wrongly: list[Sum] = []
-    every = [each for x, w in vectors for each in sums(x, w)]
-    for each in every:
+    judged = []
+    for each in (each for x, w in vectors for each in sums(x, w)):
         said = ask("is_right", mine, each.found, each.x, each.w)
         if isinstance(said, Verdict):
             return said
         if not isinstance(said, bool | np.bool_):
             message = f"is_right returns {said!r}; expected True or False"
             return wrong("is_right", "results", message)
-        if bool(said) != each.is_right:
-            wrongly.append(each)
-    return cause_of(wrongly, every)
+        judged.append(each._replace(said=bool(said)))
+    return cause_of(judged)
 
 
-def is_exact(each: Sum) -> bool:
-    """Whether a sum is equal to the true one, to the last bit of float64."""
-    return float(each.found) == true_sum(each.x, each.w)
-
-
-def cause_of(wrongly: list[Sum], every: list[Sum]) -> Verdict:
+def cause_of(judged: list[Sum]) -> Verdict:
     """What the sums that were judged wrongly have in common."""
+    wrongly = [each for each in judged if each.said != each.is_right]
+    numbers = [each for each in wrongly if not np.isnan(each.found)]
     if not wrongly:
         return right("is_right")
-    refused = [each for each in wrongly if each.is_right]
-    passed = [each.how for each in wrongly if not each.is_right]
-    inexact = [each for each in every if each.is_right and not is_exact(each)]
-    first = wrongly[0]
-    told = f"is_right says {not first.is_right} of a sum {first.how}, D = {len(first.x)}"
-    if len(wrongly) >= sum(each.how != "that is nan" for each in every):
-        return wrong("is_right", "reversed", f"{told}: is it the other way round?")
-    if refused and passed:
-        other = next(each for each in wrongly if each.is_right != first.is_right)
-        told += f", and {not other.is_right} of one {other.how}, D = {len(other.x)}"
-        why = "too narrow for some, and too wide for others. What is the width made of?"
-        return wrong("is_right", "both ways", f"{told}: {why}")
-    if len(refused) == len(inexact):
-        why = "it asks for equality, to the last bit; is there a sum in float32 that has it?"
-        return wrong("is_right", "asks for equality", f"{told}: {why}")
-    if refused:
-        why = "which is right. Where terms cancel, the difference is large beside the sum"
-        return wrong("is_right", "refuses rounding", f"{told}, {why}")
-    if set(passed) == {"that is nan"}:
+    if not numbers:
         why = "nan compares as False with everything: ask whether it is near, not whether it is far"
-        return wrong("is_right", "takes nan", f"{told}: {why}")
-    if "ten bounds too large" not in passed:
-        why = "it is off downwards. Is there an absolute value of the difference?"
-        return wrong("is_right", "one side only", f"{told}: {why}")
-    why = "rounding can't explain that. By how much may it be off?"
-    return wrong("is_right", "too lenient", f"{told}: {why}")
+        return wrong("is_right", "takes nan", f"is_right says {wrongly[0]}: {why}")
+    refused = [each for each in numbers if each.is_right]
+    passed = [each for each in numbers if not each.is_right]
+    one_side, pair = of_one_side(judged), in_reverse(refused, passed)
+    if one_side:
+        why = f"it is off {one_side}. Is there an absolute value of the difference?"
+        cause, told = "one side only", f"{passed[0]}: {why}"
+    elif pair:
+        nearer, farther = pair
+        told = f"{nearer}, and {farther}, which is farther off: is it the other way round?"
+        cause = "reversed"
+    elif refused and passed:
+        why = "it refuses what rounding can do, and takes what it can't. What is its width made of?"
+        cause, told = "both ways", f"{refused[0]}, and {passed[0]}: {why}"
+    elif is_equality(judged):
+        why = "it asks for equality, to the last bit; is there a sum in float32 that has it?"
+        cause, told = "asks for equality", f"{refused[0]}: {why}"
+    elif refused:
+        why = "which is right. Where terms cancel, the difference is large beside the sum"
+        cause, told = "refuses rounding", f"{refused[0]}, {why}"
+    else:
+        why = "rounding can't explain that. By how much may it be off?"
+        cause, told = "too lenient", f"{passed[0]}: {why}"
+    return wrong("is_right", cause, f"is_right says {told}")
+
+
+def of_one_side(judged: list[Sum]) -> str:
+    """On which side all wrong sums pass, if none does on the other; else ""."""
+    above = {each.said for each in judged if not each.is_right and each.off > 0}
+    below = {each.said for each in judged if not each.is_right and each.off < 0}
+    return {(True, False): "upwards", (False, True): "downwards"}.get((*above, *below), "")
+
+
+def in_reverse(refused: list[Sum], passed: list[Sum]) -> tuple[Sum, Sum] | None:
+    """A right sum that is refused, and a wrong one of the same terms, further off, that passes."""
+    return next(
+        (
+            (near, far)
+            for near, far in itertools.product(refused, passed)
+            if near.x is far.x and near.off * far.off >= 0
+        ),
+        None,
+    )
+
+
+def is_equality(judged: list[Sum]) -> bool:
+    """Whether some sums pass, and all of those are equal to the true one, to the last bit."""
+    passing = [each for each in judged if each.said]
+    return bool(passing) and not any(each.off for each in passing)
