@@ -325,6 +325,8 @@ def _cupy(change: str) -> Callable[..., Any]:
 
     def answer(xp: Any, logits: Any, target: Any) -> Any:
         n, c = logits.shape
+        if change == "float32":
+            logits = logits.astype(xp.float32)
         z = logits - logits.max(axis=1, keepdims=True)
         log_p = z - xp.log(xp.exp(z).sum(axis=1, keepdims=True))
         y = (target[:, None] == xp.arange(c)).astype(logits.dtype)
@@ -352,6 +354,12 @@ def _cupy(change: str) -> Callable[..., Any]:
             gradient = gradient.get()
         if change == "not averaged":
             gradient = gradient * n
+        if change == "three":
+            return loss, gradient, n
+        if change == "the loss only" and xp is not np:
+            return loss
+        if change == "a number" and xp is not np:
+            loss = 1.0
         return loss, gradient
 
     return answer
@@ -784,6 +792,10 @@ WRONG: list[Wrong] = [
             "loop": "it loops",
             "get": "it looks",
             "not averaged": "cross_entropy_backward_not_averaged",
+            "float32": "another dtype",
+            "three": "results",
+            "the loss only": "results",
+            "a number": "not on the GPU",
         }.items()
     ),
 ]
@@ -1076,6 +1088,12 @@ def test_the_stand_in_counts_launches() -> None:
     assert xp.launches == 1
     a.sum() + xp.exp(a)
     assert xp.launches == 4
+
+
+def test_what_is_no_pair_is_told_and_not_said_to_raise() -> None:
+    mine = {"loss_and_gradient": _cupy("three")}
+    found = verdict("16_numpy_to_cupy", changed("16_numpy_to_cupy", mine))
+    assert "returns a tuple of 3" in found.message
 
 
 # --------------------------------------------------------------------------------------- no torch

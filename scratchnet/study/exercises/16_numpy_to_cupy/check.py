@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from scratchnet.study.exercises.checking import Function, find, judge, line_of, right, wrong
+from scratchnet.backend import Array
+from scratchnet.study.exercises.checking import Function, ask, find, judge, line_of, right, wrong
 from scratchnet.study.exercises.pretend_cupy import GpuArray, PretendCupy, Refused
 from scratchnet.study.verdicts import Verdict
 
 NAME = "loss_and_gradient"
 PARAMETERS = ("xp", "logits", "target")
+RUNS = ((5, np.float32), (50, np.float32), (5, np.float64))
 MENDS = {
     "a NumPy array": "make it by xp, not by np",
     "an implicit conversion": "NumPy was handed an array of xp's, as a value or an index",
@@ -25,6 +27,16 @@ MENDS = {
 
 def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
     """Verdicts on NumPy, and on the stand-in."""
+    mine = find(learner, NAME, *PARAMETERS)
+    if isinstance(mine, Verdict):
+        yield mine
+        return
+    rng = np.random.default_rng(seed)
+    found = ask(NAME, mine, np, *draw(rng, 5))
+    no_pair = found if isinstance(found, Verdict) else of_pair(found)
+    if no_pair:
+        yield no_pair
+        return
     for i, (what, subject) in enumerate(
         {"loss": "cross_entropy_forward", "gradient": "cross_entropy_backward"}.items()
     ):
@@ -32,52 +44,55 @@ def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
             subject, learner, NAME, seed=seed, parameters=PARAMETERS, adapt=result_of(i)
         )
         yield replace(verdict, subject=f"the {what}, on NumPy")
-    mine = find(learner, NAME, *PARAMETERS)
-    if isinstance(mine, Verdict):
-        yield mine
-        return
-    rng = np.random.default_rng(seed)
-    few, many = (run(mine, rng, n) for n in (5, 50))
-    yield few if isinstance(few, Verdict) else of_run(*few)
-    yield many if isinstance(many, Verdict) else of_run(*many)
+    runs = [run(mine, *draw(rng, n, dtype)) for n, dtype in RUNS]
+    yield from (each if isinstance(each, Verdict) else of_run(*each) for each in runs)
+    few, many, _ = runs
     if not isinstance(few, Verdict) and not isinstance(many, Verdict):
         yield of_launches(few[0], many[0])
+
+
+def draw(rng: np.random.Generator, n: int, dtype: Any = np.float64) -> tuple[Array, Array]:
+    """Logits and labels."""
+    return rng.normal(size=(n, 4)).astype(dtype), rng.integers(0, 4, n)
+
+
+def of_pair(found: Any) -> Verdict | None:
+    """The verdict that what was returned is not two results."""
+    several = isinstance(found, tuple | list)
+    if several and len(found) == 2:
+        return None
+    what = f"a {type(found).__name__} of {len(found)}" if several else type(found).__name__
+    return wrong(NAME, "results", f"{NAME} returns {what}; expected (loss, gradient)")
 
 
 def result_of(i: int) -> Callable[[Function], Function]:
     """Makes of the learner's function one of NumPy arrays that returns one of the two results."""
 
     def adapt(mine: Function) -> Function:
-        def result(logits: Any, target: Any) -> Any:
-            found = mine(np, logits, target)
-            if not isinstance(found, tuple) or len(found) != 2:
-                raise ValueError(f"it returns {type(found).__name__}; expected (loss, gradient)")
-            return found[i]
-
-        return result
+        return lambda logits, target: mine(np, logits, target)[i]
 
     return adapt
 
 
-def run(mine: Function, rng: np.random.Generator, n: int) -> tuple[PretendCupy, Any] | Verdict:
-    """Call the function with float32 logits on the stand-in."""
+def run(mine: Function, *given: Array) -> tuple[PretendCupy, Any, Any] | Verdict:
+    """Call the function on the stand-in: what it returns, after the stand-in and the logits."""
     xp = PretendCupy()
-    logits = xp.asarray(rng.normal(size=(n, 4)).astype(np.float32))
-    target = xp.asarray(rng.integers(0, 4, n))
+    logits, target = map(xp.asarray, given)
     xp.launches = 0
     try:
-        return xp, mine(xp, logits, target)
+        return xp, logits, mine(xp, logits, target)
     except Refused as error:
         line = line_of(error)
         message = f"{NAME}, in line {line}: {error}: {MENDS[error.cause]}"
         return wrong(NAME, error.cause, message, line=line)
     except (Exception, SystemExit) as error:
         line = line_of(error)
-        message = f"{NAME} raises {type(error).__name__} with xp, in line {line}: {error}"
+        at = f", in line {line}" if line else ""
+        message = f"{NAME} raises {type(error).__name__} with xp{at}: {error}"
         return wrong(NAME, "exception", message, line=line, error=error)
 
 
-def of_run(xp: PretendCupy, found: Any) -> Verdict:
+def of_run(xp: PretendCupy, logits: GpuArray, found: Any) -> Verdict:
     """Whether nobody has looked, and what came out is where and what it should be."""
     if xp.looks:
         how, line = xp.looks[0]
@@ -86,17 +101,19 @@ def of_run(xp: PretendCupy, found: Any) -> Verdict:
             f"{how} in line {line}: leave the values where they are"
         )
         return wrong(NAME, "it looks", message, line=line, looks=len(xp.looks))
+    no_pair = of_pair(found)
+    if no_pair:
+        return no_pair
     for name, value in zip(("loss", "gradient"), found, strict=True):
         if not isinstance(value, GpuArray):
-            message = f"{name} is {type(value)}; expected an array of xp's"
+            message = f"{name} is {type(value).__name__} with xp; expected an array of xp's"
             return wrong(NAME, "not on the GPU", message)
-        if value.dtype != np.float32:
-            message = (
-                f"{name} is {value.dtype}, of float32 logits: something was made in another dtype, "
-                "such as by zeros, which makes float64 if it isn't told otherwise"
-            )
-            return wrong(NAME, "another dtype", message)
-    return right(f"{NAME} on the stand-in for CuPy, N = {len(found[1])}")
+        if value.dtype != logits.dtype:
+            message = f"{name} is {value.dtype}, of {logits.dtype} logits; expected their dtype"
+            makers = "zeros and eye, say, make float64 if they aren't told otherwise"
+            hint = makers if value.dtype == np.float64 else ""
+            return wrong(NAME, "another dtype", message, hint=hint)
+    return right(f"{NAME} on the stand-in for CuPy, N = {len(logits)}, {logits.dtype}")
 
 
 def of_launches(few: PretendCupy, many: PretendCupy) -> Verdict:
@@ -104,7 +121,7 @@ def of_launches(few: PretendCupy, many: PretendCupy) -> Verdict:
     if few.launches == many.launches:
         return right(f"{NAME}, its {many.launches} launches for any N")
     message = (
-        f"{NAME} makes {few.launches} launches for 5 samples and {many.launches} for 50: there is "
-        "a loop over the samples"
+        f"{NAME} makes {few.launches} launches for 5 samples and {many.launches} for 50: is there "
+        "a loop over the samples?"
     )
     return wrong(NAME, "it loops", message, few=few.launches, many=many.launches)
