@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -145,6 +146,13 @@ def test_two_numbers_may_be_returned_in_a_list_or_an_array(kind: Callable[..., A
 def test_a_number_may_be_numpys(kind: Callable[..., Any]) -> None:
     mine = {"RATIO": kind(1), "NET": kind(0)}
     assert verdict("14_fresh_adam", changed("14_fresh_adam", mine)).ok
+
+
+def test_a_sum_may_be_a_fraction() -> None:
+    def mine(x: Any, w: Any) -> Any:
+        return sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, w, strict=True))
+
+    assert verdict("15_rounding", changed("15_rounding", {"true_sum": mine})).ok
 
 
 def test_an_entry_may_be_an_array_of_one_number() -> None:

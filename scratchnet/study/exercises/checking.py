@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -218,22 +219,29 @@ def same(found: Any, expected: Any) -> bool:
 
 
 def floats(value: Any) -> Array | None:
-    """Numbers as an array of float64; None if they are none."""
+    """Numbers as an array of float64; None if they are none. NumPy would take None and "1", too."""
     try:
         array = np.asarray(value)
+        real = array.dtype == object and all(isinstance(each, Real) for each in array.flat)
+        return array.astype(np.float64) if real or array.dtype.kind in "fiub" else None
     except Exception:  # rows of unequal lengths, or whatever an object of the learner's raises
         return None
-    return array.astype(np.float64) if array.dtype.kind in "fiub" else None
 
 
 def number(name: str, found: Any) -> float | Verdict:
     """The one number that a function has returned; a verdict if it is not one, or none."""
     array = floats(found)
     if array is None:
-        return wrong(name, "results", f"{name} has type {type(found).__name__}; expected a number")
+        return wrong(name, "results", f"{name} is {_kind(found)}; expected a number")
     if array.size != 1:
         return wrong(name, "shape", f"{name} has shape {array.shape}; expected one number")
     return float(array.item())
+
+
+def _kind(value: Any) -> str:
+    """What is no number, such as "of type str", or "an array of object"."""
+    is_array = isinstance(value, np.ndarray)
+    return f"an array of {value.dtype}" if is_array else f"of type {type(value).__name__}"
 
 
 def _parts(found: Any) -> list[Any]:
@@ -254,7 +262,7 @@ def _unknown(name: str, found: Any, expected: Any) -> Verdict:
         return _unknown(f"{name}, result {first + 1}", parts[first], expected[first])
     a, b = floats(found), np.asarray(expected, np.float64)
     if a is None:
-        message = f"{name} has type {type(found).__name__}; expected numbers of shape {b.shape}"
+        message = f"{name} is {_kind(found)}; expected numbers of shape {b.shape}"
         return wrong(name, "results", message)
     if a.shape != b.shape:
         return wrong(name, "shape", f"{name} has shape {a.shape}; expected {b.shape}")
