@@ -108,7 +108,7 @@ def of_sum(name: str, letter: str, result: str, factors: list[str], typed: Any) 
 
 
 def is_letter(typed: Any) -> bool:
-    """Whether it is the letter of an axis, and not, say, an array, of which == is one as well."""
+    """Whether it is the letter of an axis; of an array `in` alone would not know what to say."""
     return isinstance(typed, str) and typed in ("N", "D", "H", "C")
 
 

@@ -134,9 +134,7 @@ def survives(test: Function, name: str) -> bool:
         test(with_bug(name))
     except KeyboardInterrupt:
         raise
-    except (
-        BaseException
-    ) as error:  # an assertion, what comes of a wrong shape, or an exit: it fails
+    except BaseException as error:  # an assertion, or what comes of a wrong shape: the test fails
         return type(error).__name__ in ("Skipped", "XFailed")
     return True
 
