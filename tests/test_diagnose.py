@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -783,6 +784,15 @@ def test_an_error_of_scratchnet_that_is_called_is_in_the_line_of_the_call() -> N
     verdict = diagnose.function("relu_backward", mine)
     assert verdict.where["line"] == mine.__code__.co_firstlineno + 1
     assert "TypeError" in verdict.message
+
+
+def test_an_error_of_a_library_that_is_called_is_in_the_line_of_the_call() -> None:
+    def mine(g: Array, x: Array) -> Array:
+        return np.array(statistics.mean([]))
+
+    verdict = diagnose.function("relu_backward", mine)
+    assert verdict.where["line"] == mine.__code__.co_firstlineno + 1
+    assert "StatisticsError" in verdict.message
 
 
 @pytest.mark.parametrize(

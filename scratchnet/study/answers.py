@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,8 +19,12 @@ from scratchnet.backend import Array
 from scratchnet.study.subjects import Instance, Subject, Values
 from scratchnet.study.verdicts import Finding
 
-# Of a traceback, the learner's own code is what is in neither.
-OTHERS = (str(Path(backend.__file__).parent), str(Path(np.__file__).parent))
+# Of a traceback, the learner's own code is what is in none of these.
+OTHERS = (
+    str(Path(backend.__file__).parent),
+    str(Path(np.__file__).parent),
+    *(sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import traceback
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TypeAlias
@@ -14,7 +13,7 @@ import numpy as np
 from scratchnet.backend import Array
 from scratchnet.functional import linear_backward
 from scratchnet.study import mistakes
-from scratchnet.study.exercises.checking import Function, find, right, unwritten, wrong
+from scratchnet.study.exercises.checking import Function, find, line_of, right, unwritten, wrong
 from scratchnet.study.verdicts import Verdict
 
 Backward: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array, Array]]
@@ -85,7 +84,7 @@ def on_one(test: Function, backward: Backward, what: str) -> Verdict | None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, and what pytest.fail and pytest.skip raise, too
-        line = line_in(test, error)
+        line = line_of(error)
         at = f" in line {line}" if line else ""
         if not has_failed(error):
             message = f"{NAME} raises {type(error).__name__}{at} on {what}, which is right: {error}"
@@ -99,13 +98,6 @@ def on_one(test: Function, backward: Backward, what: str) -> Verdict | None:
     if returned is None:
         return None
     return wrong(NAME, "returns", f"{NAME} returns {returned!r}; a test fails by an assert, or not")
-
-
-def line_in(test: Function, error: BaseException) -> int | None:
-    """The last line that an error went through in the test's file: pytest.fail is in another."""
-    file = getattr(getattr(test, "__code__", None), "co_filename", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    return next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
 
 
 def on_bugs(test: Function) -> Verdict:
