@@ -464,7 +464,7 @@ def test_vectors_of_another_processor_are_right(
         )
         size = np.dtype(dtype).itemsize
         libraries[dtype] = programs.Remote([emulator, str(program)], size)
-    monkeypatch.setattr(native, "library", libraries.__getitem__)
+    monkeypatch.setattr(native, "load", libraries.__getitem__)
     assert_a_few_steps_are_right()
 
 
