@@ -94,6 +94,7 @@ def ask(subject: Subject, mine: Callable[..., Any], instance: Instance) -> Answe
     names = subject.given or tuple(subject.inputs)
     arguments = {name: copy(instance.inputs[name]) for name in names}
     options = {name: copy(value) for name, value in instance.options.items()}
+    _spoil_free_memory(subject, instance)
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -112,6 +113,18 @@ def ask(subject: Subject, mine: Callable[..., Any], instance: Instance) -> Answe
         steps = [step.name for step in subject.steps]
         answer.take({name: value for name, value in returned.items() if name in steps})
     return answer
+
+
+def _spoil_free_memory(subject: Subject, instance: Instance) -> None:
+    """Leave nan where np.empty may look for an array's memory: a truth of before may be there.
+
+    NumPy keeps the last seven blocks of each small size, and larger ones are the allocator's.
+    """
+    dims = subject.dims(instance.inputs)
+    for step in subject.steps:
+        for dtype in (np.float32, np.float64):
+            shape = [dims[letter] for letter in step.axes]
+            _ = [np.full(shape, np.nan, dtype) for _ in range(8)]
 
 
 def _by_name(returned: Any, names: tuple[str, ...]) -> Mapping[str, Any] | str:
@@ -199,8 +212,15 @@ def raised(subject: Subject, answer: Answer) -> Finding:
         f"{subject.name} raises {type(error).__name__}{at}: {words}{meaning}, on '{place}'",
         where={"line": line} if line else {},
         evidence={"instance": place, "error": error},
-        hint="look at the shapes of what meets in that line" if sizes else "",
+        hint=_hint(words, bool(sizes)),
     )
+
+
+def _hint(words: str, of_sizes: bool) -> str:
+    """Where to look, of two messages of NumPy's that say little to who has not met them."""
+    if "truth value of an array" in words:
+        return "max, min, if and `and` take one number: np.maximum and np.where take every entry"
+    return "look at the shapes of what meets in that line" if of_sizes else ""
 
 
 def _sizes(words: str) -> set[int]:
@@ -227,7 +247,7 @@ def compare_calls(first: Answer, second: Answer) -> Finding | None:
         if again is not None and _nearly_equal(again, found):
             continue
         evidence: dict[str, Any] = {"instance": first.instance.name}
-        cause = "something is kept between calls, or is random"
+        cause = "something is kept between calls, or random, or never set in an array of np.empty"
         if again is not None and found.any() and _nearly_equal(again, 2 * found):
             cause = "it is twice the first, so the calls add up; start anew in each"
             evidence["ratio"] = 2.0

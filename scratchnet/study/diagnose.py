@@ -473,7 +473,9 @@ def _inputs_changed(subject: Subject, answer: Answer, named: list[Candidate]) ->
             "it was put back, but in another digit: a + h - h need not be a. Keep the old number, "
             "or work on a copy"
         )
-    text = text or "whoever called it needs them, so make a copy, or a new array"
+    text = (
+        text or "whoever called it goes on with what it has given, so make a copy, or a new array"
+    )
     return Finding(
         "",
         "inputs changed",

@@ -35,16 +35,16 @@ def shape(case: Case) -> str | None:
 
 
 def nan(case: Case) -> str | None:
-    """There is nan or inf where the truth is a number."""
-    for seen in case.wrong:
-        lost = ~np.isfinite(seen.found) & np.isfinite(seen.truth.value)
-        if lost.any():
-            return (
-                f"{lost.sum()} of {lost.size} entries are nan or inf on '{seen.instance}', such as "
-                "come of exp of a large number, a division by 0, log of 0, √ of a negative number, "
-                "or 0 · inf"
-            )
-    return None
+    """There is nan or inf where the truth is a number; but numbers that are wrong come first."""
+    seen = case.wrong[0]
+    lost = ~np.isfinite(seen.found) & np.isfinite(seen.truth.value)
+    if not lost.any():
+        return None
+    return (
+        f"{lost.sum()} of {lost.size} entries are nan or inf on '{seen.instance}', "
+        "such as come of exp of a large number, a division by 0, log of 0, √ of a negative number, "
+        "0 · inf, or entries of np.empty that are never set"
+    )
 
 
 def integers(case: Case) -> str | None:
@@ -293,7 +293,8 @@ def _fact(step: Step, seen: Seen) -> tuple[str, dict[str, Any]]:
     numbers = f"{_entry(step, index)} is {mine}, expected {truth}"
     if wrong.size == 1:
         return numbers, evidence
-    return f"{step.name}: {wrong.sum()} of {wrong.size} entries are wrong; {numbers}", evidence
+    are = "is" if wrong.sum() == 1 else "are"
+    return f"{step.name}: {wrong.sum()} of {wrong.size} entries {are} wrong; {numbers}", evidence
 
 
 def _entry(step: Step, index: Index) -> str:
