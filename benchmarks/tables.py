@@ -213,7 +213,7 @@ def _breakdown(record: Record) -> tuple[str, str]:
         "time. head: loss and gradient of the logits "
         "(elsewhere part of forward and backward); wait: for other threads; rest: what is between "
         "the stages. "
-        f"This machine's best: {limits}; one thread copies "
+        f"What NumPy's product of two 1024x1024 matrices reaches here: {limits}. One thread copies "
         f"{number(copied['copied_in_cache'] / 1e9)} GB/s in its cache and "
         f"{number(copied['copied_in_memory'] / 1e9)} GB/s in memory (read and written)."
     )
