@@ -148,6 +148,14 @@ def test_a_number_may_be_numpys(kind: Callable[..., Any]) -> None:
     assert verdict("14_fresh_adam", changed("14_fresh_adam", mine)).ok
 
 
+def test_a_prediction_may_be_what_fresh_makes_of_it() -> None:
+    fresh = solution("14_fresh_adam").fresh
+    large, small = fresh(np.zeros(2), np.array([[100, 0.01]]))
+    down = -fresh(np.zeros(1), np.array([[3.0], [-1.0]] * 50))[0]
+    mine = {"RATIO": large / small, "NET": down / 1e-3}
+    assert verdict("14_fresh_adam", changed("14_fresh_adam", mine)).ok
+
+
 def test_a_sum_may_be_a_fraction() -> None:
     def mine(x: Any, w: Any) -> Any:
         return sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, w, strict=True))
@@ -727,6 +735,9 @@ WRONG: list[Wrong] = [
     ("14_fresh_adam", {"RATIO": "1"}, "no number"),
     ("14_fresh_adam", {"NET": 100}, "the mean of the gradients"),
     ("14_fresh_adam", {"NET": 3}, "prediction"),
+    ("14_fresh_adam", {"NET": 0.1}, "the units"),
+    ("14_fresh_adam", {"NET": 0.05}, "not whole"),
+    ("14_fresh_adam", {"RATIO": 1.4}, "not whole"),
     ("15_rounding", {"true_sum": lambda x, w: float(x @ w)}, "in float32"),
     ("15_rounding", {"true_sum": lambda x, w: (x * w).astype(float).sum()}, "products in float32"),
     ("15_rounding", {"bound": lambda x, w: len(x) * 2.0**-24 * abs(_sum(x, w))}, "of the result"),

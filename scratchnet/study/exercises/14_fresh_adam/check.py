@@ -140,12 +140,16 @@ def of_net(typed: Any) -> Verdict:
         -100: ("the sign", "down is counted as positive; and is it as far as that?"),
         50: ("every other step", "50 steps go down; and the others?"),
         200: ("the size of the gradient", "that is 50 · 3 + 50 · 1: steps don't know the size"),
+        100 * LR: (
+            "the units",
+            "that is 100 · LR, and NET is asked in units of LR; is it that far, though?",
+        ),
     }
     return of_number("NET", typed, 0, why, "put 100 such gradients into fresh(), with p = 0")
 
 
 def of_number(
-    name: str, typed: Any, truth: int, why: dict[int, tuple[str, str]], otherwise: str
+    name: str, typed: Any, truth: int, why: dict[float, tuple[str, str]], otherwise: str
 ) -> Verdict:
     """Compare a number that was typed in."""
     if typed is None:
@@ -153,8 +157,12 @@ def of_number(
     value = floats(typed)
     if value is None or value.ndim or not np.isfinite(value) or np.asarray(typed).dtype == bool:
         return wrong(name, "no number", f"{name} = {typed!r}; expected a number")
-    nearest = round(float(value))
-    if nearest == truth:
+    # Whoever puts the numbers into fresh() gets 1.000001 and 3e-7, as EPS is not 0.
+    near = [known for known in (truth, *why) if abs(value - known) < 1e-5]
+    if near == [truth]:
         return right(f"{name} = {truth}")
-    cause, reason = why.get(nearest, ("prediction", otherwise))
+    if not near and abs(value - np.round(value)) > 1e-5:
+        message = f"{name} is {typed}; expected a whole number, or as near to one as fresh() gets"
+        return wrong(name, "not whole", message)
+    cause, reason = why[near[0]] if near else ("prediction", otherwise)
     return wrong(name, cause, f"{name} is not {typed}: {reason}")
