@@ -393,6 +393,15 @@ WRONG: list[Wrong] = [
             "forward": lambda loss, w, index, h: (loss(_up(w, index, h)) - loss(w)) / h,
         }.items()
     ),
+    *(
+        ("01_finite_difference", {"slope": slope}, cause)
+        for cause, slope in (
+            ("another h", lambda loss, w, index, h: _slope(loss, w, index, 1e-5)),
+            ("results", lambda loss, w, index, h: [_slope(loss, w, index, h)]),
+            ("results", lambda loss, w, index, h: None),
+            ("results", lambda loss, w, index, h: [[1], [2, 3]]),
+        )
+    ),
     ("02_shapes", {"z1": ("H", "N")}, "transposed"),
     ("02_shapes", {"dW1": ("D", "H")}, "transposed"),
     ("02_shapes", {"db1": ("N", "H")}, "not summed over the samples"),
