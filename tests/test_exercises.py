@@ -232,6 +232,16 @@ def _network(**lines: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     return backward
 
 
+def _respelt(**names: str) -> Callable[..., dict[str, Any]]:
+    """The network, with other names in its dict."""
+
+    def backward(*arguments: Any) -> dict[str, Any]:
+        arrays = _network()(*arguments)
+        return {names.get(name, name): array for name, array in arrays.items()}
+
+    return backward
+
+
 def _adam(**wrong: Any) -> Callable[..., Any]:
     """One step of Adam, with something else in it."""
 
@@ -623,6 +633,10 @@ WRONG: list[Wrong] = [
             ("db1", lambda **_: None, "to do"),
         )
     ),
+    *(
+        ("09_chain", {"network_backward": _respelt(**names)}, "another name")
+        for names in ({"dh": "dH"}, {"dz2": "dz_2"}, {"db1": "dB1"})
+    ),
     # The lines are judged as far as they are there.
     (
         "09_chain",
@@ -886,6 +900,15 @@ def test_a_line_of_an_error_is_that_of_the_learners_file(tmp_path: Path) -> None
 
 
 # ------------------------------------------------------------------- what a verdict must not betray
+
+
+def test_what_is_changed_is_named() -> None:
+    def mine(x: Any, target: Any, W1: Any, b1: Any, W2: Any, b2: Any) -> dict[str, Any]:
+        W2 -= 0.1
+        return _network()(x, target, W1, b1, W2, b2)
+
+    found = verdict("09_chain", changed("09_chain", {"network_backward": mine}))
+    assert found.message.startswith("network_backward changes W2: ")
 
 
 def test_a_wrong_shape_is_refused_without_the_right_one() -> None:

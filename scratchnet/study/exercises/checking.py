@@ -9,6 +9,7 @@ with a name, and a sentence that tells it.
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -181,10 +182,20 @@ def ask(name: str, mine: Function, *arguments: Any) -> Any | Verdict:
         return wrong(name, "exception", message, line=line, error=error)
     if found is None:
         return wrong(name, "results", f"{name} returns None: is there a return?")
-    if any(map(is_changed, arguments, given)):
-        message = f"{name} changes what it is given: work on a copy, or write a - b, not a -= b"
+    changed = [is_changed(*pair) for pair in zip(arguments, given, strict=True)]
+    if any(changed):
+        what = " and ".join(itertools.compress(_parameters(mine), changed)) or "what it is given"
+        message = f"{name} changes {what}: work on a copy, or write a - b, not a -= b"
         return wrong(name, "inputs changed", message)
     return found
+
+
+def _parameters(function: Function) -> list[str]:
+    """The names of a function's parameters; none of one that is not written in Python."""
+    try:
+        return [*inspect.signature(function).parameters]
+    except ValueError:
+        return []
 
 
 def unwritten(name: str, error: BaseException) -> Verdict:

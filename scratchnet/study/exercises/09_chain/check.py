@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from scratchnet.study import diagnose
-from scratchnet.study.exercises.checking import Function, ask, find, judge, right, to_do
+from scratchnet.study.exercises.checking import Function, ask, find, judge, right, to_do, wrong
 from scratchnet.study.verdicts import Verdict
 
 NAME, SUBJECT = "network_backward", "network_backward"
@@ -19,12 +19,31 @@ def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
     inputs = [instance.inputs for instance in diagnose.SUBJECTS[SUBJECT].instances(seed)]
     mine = find(learner, NAME, *inputs[0])
     found = mine if isinstance(mine, Verdict) else ask(NAME, mine, *inputs[0].values())
+    misspelt = of_names(found) if isinstance(found, dict) else None
     if isinstance(found, Verdict):
         yield found
+    elif misspelt:
+        yield misspelt
     elif isinstance(found, dict) and any(found.get(name) is None for name in RESULTS):
         yield so_far(mine, inputs, next(name for name in GRADIENTS if found.get(name) is None))
     else:
         yield judge(SUBJECT, learner, NAME, seed=seed, adapt=without_none)
+
+
+def of_names(found: dict[Any, Any]) -> Verdict | None:
+    """The verdict that a name is one of ours but for its capitals or underscores."""
+    missing = {plainly(name): name for name in (*FORWARD, *GRADIENTS) if name not in found}
+    for name in found:
+        meant = missing.get(plainly(name))
+        if meant:
+            message = f"{name!r} in the dict is no array that is asked for; is it {meant!r}?"
+            return wrong(NAME, "another name", message)
+    return None
+
+
+def plainly(name: Any) -> str:
+    """A name without what is easily mistaken."""
+    return str(name).replace("_", "").lower()
 
 
 def without_none(function: Function) -> Function:
