@@ -185,6 +185,11 @@ def _jacobian_in_a_row(p: Any) -> Any:
     return p * (1 - p)
 
 
+def _first_row(array: Any) -> Any:
+    """What a return inside the loop leaves of it."""
+    return np.concatenate([array[:1], np.zeros_like(array[1:])])
+
+
 def _long_way(logits: Any, target: Any) -> Any:
     p = functional.softmax_forward(logits)
     rows = [
@@ -558,6 +563,31 @@ WRONG: list[Wrong] = [
     ),
     ("07_cross_entropy_long_way", {"grad_p": lambda p, label: -1 / p[label]}, "one number"),
     ("07_cross_entropy_long_way", {"jacobian": _jacobian_in_a_row}, "a row of it"),
+    *(
+        ("07_cross_entropy_long_way", {"jacobian": jacobian}, cause)
+        for cause, jacobian in (
+            ("p[k] twice", lambda p: p[:, None] * (np.eye(len(p)) - p[:, None])),
+            ("p[c] twice", lambda p: np.diag(p) - p * p),
+            ("a dot product", lambda p: np.diag(p) - p.T @ p),
+            ("integers", lambda p: (np.diag(p) - np.outer(p, p)).astype(int)),
+            ("the first row only", lambda p: _first_row(np.diag(p) - np.outer(p, p))),
+            ("the first entry only", lambda p: _first_row(np.diag(p * (1 - p)))),
+        )
+    ),
+    (
+        "07_cross_entropy_long_way",
+        {
+            "grad_p": lambda p, label: np.array(
+                [-float(k == label) / p[k] for k in range(len(p))], int
+            )
+        },
+        "integers",
+    ),
+    (
+        "07_cross_entropy_long_way",
+        {"grad_p": lambda p, label: _first_row(-1.0 * (np.arange(len(p)) == label) / p)},
+        "the first class only",
+    ),
     ("07_cross_entropy_long_way", {"jacobian": lambda p: np.diag(p * (1 - p))}, "diagonal only"),
     (
         "07_cross_entropy_long_way",

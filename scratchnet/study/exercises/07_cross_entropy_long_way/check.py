@@ -19,6 +19,13 @@ def at_label(p: Array, label: int, value: Any) -> Array:
     return grad
 
 
+def first_only(array: Array) -> Array:
+    """The first row of an array, or its first number, and 0 after it."""
+    first = np.zeros_like(array)
+    first[0] = array[0]
+    return first
+
+
 GRAD_P = {
     "without the minus": Cause(
         lambda p, label: at_label(p, label, 1 / p[label]),
@@ -43,6 +50,10 @@ GRAD_P = {
     "one number": Cause(
         lambda p, label: -1 / p[label],
         "that is the slope along the label's p; the others have one, too, though a dull one",
+    ),
+    "the first class only": Cause(
+        lambda p, label: at_label(p, label, -1 / p[label] * (label == 0)),
+        "it is 0, but for a label 0: is the return inside the loop?",
     ),
 }
 JACOBIAN = {
@@ -70,6 +81,27 @@ JACOBIAN = {
         lambda p: np.eye(len(p)) - p,
         "the factor p[k] in front of the bracket is missing",
     ),
+    "p[k] twice": Cause(
+        lambda p: np.diag(p) - (p * p)[:, None],
+        "p[k]² is subtracted in all of row k; inside the bracket stands p[c], of the column",
+    ),
+    "p[c] twice": Cause(
+        lambda p: np.diag(p) - p * p,
+        "p[c]² is subtracted in all of column c; J[k, c] has p[k] · p[c] there, of all pairs",
+    ),
+    "a dot product": Cause(
+        lambda p: np.diag(p) - p @ p,
+        "Σ p² is subtracted everywhere: p @ p is one number, and p.T is p, as p has one axis; "
+        "J has p[k] · p[c] there, of all pairs",
+    ),
+    "the first row only": Cause(
+        lambda p: first_only(np.diag(p) - np.outer(p, p)),
+        "the rows after the first are 0: is the return inside the loop?",
+    ),
+    "the first entry only": Cause(
+        lambda p: first_only(np.diag(p * (1 - p))),
+        "all entries after the first are 0: is the return inside the inner loop?",
+    ),
 }
 
 
@@ -77,7 +109,7 @@ def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
     """Verdicts on the three functions."""
     rng = np.random.default_rng(seed)
     samples = [softmax_forward(rng.normal(size=c)) for c in (4, 3, 7)]
-    labelled = [(p, int(rng.integers(len(p)))) for p in samples]
+    labelled = [(p, label) for label, p in enumerate(samples)]
     mine = find(learner, "grad_p", "p", "label")
     yield judge_by(
         "grad_p", mine, lambda p, label: at_label(p, label, -1 / p[label]), GRAD_P, labelled
