@@ -272,6 +272,15 @@ def _descend(p: Any, gradients: Any, *, m: Any = 0.0, v: Any = 0.0, t: int = 1) 
     return p
 
 
+def _exchanging(p: Any, gradients: Any) -> Any:
+    """A persistent Adam that takes v for m, and m for v."""
+    m = v = np.zeros_like(p)
+    for t, g in enumerate(gradients, start=1):
+        with np.errstate(invalid="ignore"):
+            p, v, m = _adam()(p, g, m, v, t)
+    return p
+
+
 def _persistent_from(t: int) -> Callable[..., Any]:
     """A persistent Adam whose first step has another t."""
 
@@ -497,6 +506,10 @@ WRONG: list[Wrong] = [
     ),
     ("04_bias", {"grad_offset": lambda g: g.sum(axis=0)}, "over the wrong axis"),
     ("04_bias", {"grad_offset": lambda g: g.sum(axis=1, keepdims=True)}, "keepdims"),
+    ("04_bias", {"grad_offset": lambda g: g[0].sum()}, "the first number only"),
+    ("04_bias", {"grad_offset": lambda g: [g[0].sum()]}, "a list of the first"),
+    ("04_bias", {"grad_offset": lambda g: _first_row(g.sum(axis=1))}, "0 after the first"),
+    ("04_bias", {"grad_scale": lambda g, z: g[0] * z[0]}, "the first sample only"),
     ("04_bias", {"grad_scale": lambda g, z: g.sum(axis=0)}, "without z"),
     ("04_bias", {"grad_scale": lambda g, z: g.sum(0) * z.sum(0)}, "sums before the product"),
     ("04_bias", {"grad_scale": lambda g, z: g.T @ z}, "a matrix product"),
@@ -774,6 +787,9 @@ WRONG: list[Wrong] = [
         "it forgets",
     ),
     ("14_fresh_adam", {"persistent": _descend}, "t does not count"),
+    ("14_fresh_adam", {"persistent": _exchanging}, "m and v exchanged"),
+    ("14_fresh_adam", {"persistent": lambda p, g: p}, "unchanged"),
+    ("14_fresh_adam", {"fresh": lambda p, g: p.copy()}, "unchanged"),
     ("14_fresh_adam", {"persistent": _in_place_persistent}, "inputs changed"),
     ("14_fresh_adam", {"RATIO": 10_000}, "the size of the gradient"),
     *(
@@ -792,6 +808,8 @@ WRONG: list[Wrong] = [
     ("14_fresh_adam", {"NET": 0.05}, "not whole"),
     ("14_fresh_adam", {"RATIO": 1.4}, "not whole"),
     ("15_rounding", {"true_sum": lambda x, w: float(x @ w)}, "in float32"),
+    ("15_rounding", {"true_sum": lambda x, w: float(np.sum(x * w))}, "in float32, in pairs"),
+    ("15_rounding", {"true_sum": lambda x, w: float(x[0]) * float(w[0])}, "the first term only"),
     ("15_rounding", {"true_sum": lambda x, w: (x * w).astype(float).sum()}, "products in float32"),
     ("15_rounding", {"bound": lambda x, w: len(x) * 2.0**-24 * abs(_sum(x, w))}, "of the result"),
     ("15_rounding", {"bound": lambda x, w: _bound(x, w) / len(x)}, "one rounding only"),

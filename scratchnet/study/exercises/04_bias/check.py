@@ -5,8 +5,11 @@ from types import ModuleType
 
 import numpy as np
 
-from scratchnet.study.exercises.checking import Cause, find, judge, judge_by
+from scratchnet.study.exercises.checking import Cause, find, first_only, judge, judge_by
 from scratchnet.study.verdicts import Verdict
+
+RETURN = "only the first {} is there: is the return inside the loop?"
+
 
 OFFSET = {
     "over the wrong axis": Cause(
@@ -33,6 +36,9 @@ OFFSET = {
         lambda g: g[:, 0],
         "it is the first column only: an offset is added to every column",
     ),
+    "the first number only": Cause(lambda g: g[0].sum(), RETURN.format("number")),
+    "a list of the first": Cause(lambda g: g[:1].sum(axis=1), RETURN.format("number")),
+    "0 after the first": Cause(lambda g: first_only(g.sum(axis=1)), RETURN.format("number")),
 }
 SCALE = {
     "without z": Cause(
@@ -66,6 +72,10 @@ SCALE = {
     "a matrix product": Cause(
         lambda g, z: g.T @ z,
         "that is a matrix product, which mixes the columns; scale[h] touches column h only",
+    ),
+    "the first sample only": Cause(lambda g, z: g[0] * z[0], RETURN.format("sample")),
+    "0 after the first": Cause(
+        lambda g, z: first_only((g * z).sum(axis=0)), RETURN.format("number")
     ),
 }
 

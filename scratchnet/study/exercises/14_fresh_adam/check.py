@@ -21,6 +21,7 @@ def loop(
     keep_v: bool = True,
     t_from: int = 1,
     count: bool = True,
+    exchange: bool = False,
 ) -> Array:
     """Steps of Adam; by default of one that remembers all."""
     m, v = np.zeros_like(p), np.zeros_like(p)
@@ -31,6 +32,7 @@ def loop(
         with np.errstate(all="ignore"):
             of_m, of_v = np.float64(1 - BETA1**t), np.float64(1 - BETA2**t)
             p = p - LR * (m / of_m) / (np.sqrt(v / of_v) + EPS)
+        m, v = (v, m) if exchange else (m, v)
     return p
 
 
@@ -39,7 +41,12 @@ def fresh(p: Array, gradients: Array) -> Array:
     return loop(p, gradients, keep_m=False, keep_v=False, count=False)
 
 
+UNCHANGED = Cause(
+    lambda p, g: p,
+    "it is p as it was given: adam_step returns the new p, and leaves the old one as it is",
+)
 FRESH = {
+    "unchanged": UNCHANGED,
     "it remembers": Cause(
         lambda p, g: loop(p, g),
         "this Adam is not new: m, v and t come from the step before",
@@ -70,6 +77,11 @@ FRESH = {
     ),
 }
 PERSISTENT = {
+    "unchanged": UNCHANGED,
+    "m and v exchanged": Cause(
+        lambda p, g: loop(p, g, exchange=True),
+        "m and v change places from step to step: adam_step takes m, v, and returns p, m, v",
+    ),
     "it forgets": Cause(
         fresh,
         "m, v and t are made anew in each step: make them before the loop",

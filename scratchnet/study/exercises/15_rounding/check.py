@@ -40,15 +40,11 @@ def in_order(x: Array, w: Array) -> np.float32:
     return total
 
 
+IN_FLOAT32 = "it is computed in float32: turn x and w into float64 first, and not their sum"
 SUM = {
-    "in float32": Cause(
-        lambda x, w: float(x @ w),
-        "it is computed in float32: turn x and w into float64 first, and not their sum",
-    ),
-    "in float32, term by term": Cause(
-        lambda x, w: float(in_order(x, w)),
-        "it is computed in float32: turn x and w into float64 first, and not their sum",
-    ),
+    "in float32": Cause(lambda x, w: float(x @ w), IN_FLOAT32),
+    "in float32, term by term": Cause(lambda x, w: float(in_order(x, w)), IN_FLOAT32),
+    "in float32, in pairs": Cause(lambda x, w: float(np.sum(x * w)), IN_FLOAT32),
     "products in float32": Cause(
         lambda x, w: float((x * w).astype(np.float64).sum()),
         "the products have been rounded to float32 already: turn x and w into float64 first",
@@ -56,6 +52,10 @@ SUM = {
     "of absolute values": Cause(
         lambda x, w: float(abs(terms(x, w)).sum()),
         "it is the sum of the absolute values; these belong into the bound",
+    ),
+    "the first term only": Cause(
+        lambda x, w: terms(x, w)[0],
+        "it is the first term: is the return inside the loop?",
     ),
 }
 BOUND: dict[str, tuple[Callable[[Array, Array], float], str]] = {
