@@ -1143,6 +1143,31 @@ def test_the_line_of_a_pytest_fail_is_the_learners(tmp_path: Path) -> None:
     assert "in line 4 " in verdict("12_kill_the_bug", load(file)).message
 
 
+@pytest.mark.parametrize(
+    ("test", "hint"),
+    [
+        (lambda f: None, "does the test call linear_backward?"),
+        (_test_by(lambda a, b: np.allclose(a, b)), "is off by"),  # no assert
+        (_test_by(_loose), "is off by"),
+        (_test_by(_near), "has the shape (1, 3) instead of (3,)"),
+        (_test_by(_near_in_shape, shapes=((1, 7, 3),)), "what has to go in"),
+        (_test_by(_near_in_shape, shapes=((0, 7, 3),)), "what has to go in"),
+    ],
+)
+def test_the_hint_on_a_survivor_is_true_of_the_test(test: Callable[..., Any], hint: str) -> None:
+    found = verdict("12_kill_the_bug", changed("12_kill_the_bug", {"test_linear_backward": test}))
+    assert hint in found.hint
+
+
+def test_a_bug_that_is_shown_is_the_one_that_is_planted() -> None:
+    check, rng = CHECKS["12_kill_the_bug"], np.random.default_rng(0)
+    given = [rng.normal(size=shape) for shape in ((4, 4), (4, 4), (4, 4))]
+    known = dict(zip(("grad_output", "x", "weight"), given, strict=True)) | {"np": np}
+    for name in check.BUGS:
+        found = check.with_bug(name)(*given)[check.RESULTS.index(check.planted(name)[0])]
+        assert (eval(check.shown(name), known) == found).all()
+
+
 def test_the_bugs_of_exercise_12_are_in_the_library() -> None:
     assert set(CHECKS["12_kill_the_bug"].BUGS) <= mistakes.BY_NAME.keys()
 
