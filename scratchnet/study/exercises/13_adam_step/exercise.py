@@ -6,10 +6,10 @@ size of its own, from two running means that it keeps from step to step:
     m ← BETA1 · m + (1 - BETA1) · g            the mean of g: which way, lately?
     v ← BETA2 · v + (1 - BETA2) · g²           the mean of g²: how large, lately?
 
-Both start at 0, so at first they are too small: after t steps by just the factors 1
-- BETA1**t and 1 - BETA2**t. Divide by these to correct it. Then step along the
-  corrected m, measured in the root of the corrected v, so that the step is about
-  LR, however large the gradients are:
+Both start at 0, so at first they are too small: after t steps by just the factors
+(1 - BETA1**t) and (1 - BETA2**t). Divide by these to correct it. Then step along
+the corrected m, measured in the root of the corrected v, so that the step is about
+LR, however large the gradients are:
 
     p ← p - LR · m_corrected / (√v_corrected + EPS)
 
