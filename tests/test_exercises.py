@@ -113,6 +113,15 @@ def test_a_file_without_its_functions_is_told_so(exercise: Exercise) -> None:
     assert found.name in ("missing", "to do", "no dict")
     if found.name == "missing":
         assert f"scratchnet study reset {int(exercise.name[:2])} gives you" in found.hint
+        assert "in your file, nor any other; expected" in found.message
+
+
+def test_a_function_of_another_name_may_have_been_renamed() -> None:
+    learner = solution("01_finite_difference")
+    vars(learner)["gradient"] = vars(learner).pop("slope")
+    found = verdict("01_finite_difference", learner)
+    assert found.message.startswith("there is no function slope in your file; expected")
+    assert found.hint.startswith("was it renamed?")
 
 
 # --------------------------------------------------------------------------------- right and wrong
@@ -1216,6 +1225,12 @@ def test_the_stand_in_counts_launches() -> None:
     assert xp.launches == 1
     a.sum() + xp.exp(a)
     assert xp.launches == 4
+
+
+def test_of_what_is_raised_on_numpy_it_is_said_that_xp_was_numpy() -> None:
+    mine = {"loss_and_gradient": lambda xp, logits, target: logits.get()}
+    found = verdict("16_numpy_to_cupy", changed("16_numpy_to_cupy", mine))
+    assert "with xp = numpy, raises AttributeError" in found.message
 
 
 def test_what_is_no_pair_is_told_and_not_said_to_raise() -> None:

@@ -75,12 +75,14 @@ def find(learner: ModuleType, name: str, *parameters: str) -> Function | Verdict
     if not callable(function):
         number = re.match(r"\d+", Path(getattr(learner, "__file__", "")).name)
         reset = f"scratchnet study reset {int(number[0]) if number else 'N'}"
-        return wrong(
-            name,
-            "missing",
-            f"there is no function {name} in your file; expected {name}({', '.join(parameters)})",
-            hint=f"was it renamed? {reset} gives you the exercise as it was, and keeps your file",
+        has_others = any(map(inspect.isfunction, vars(learner).values()))
+        which, why = ("", "was it renamed?") if has_others else (", nor any other", "is it empty?")
+        message = (
+            f"there is no function {name} in your file{which}; expected "
+            f"{name}({', '.join(parameters)})"
         )
+        hint = f"{why} {reset} gives you the exercise as it was, and keeps your file"
+        return wrong(name, "missing", message, hint=hint)
     try:
         inspect.signature(function).bind(*parameters)
     except TypeError:

@@ -125,8 +125,7 @@ class GpuArray(NDArrayOperatorsMixin):
     def __array__(self, *_: object, **__: object) -> NoReturn:
         raise Refused(
             "an implicit conversion",
-            "Implicit conversion to a NumPy array is not allowed. "
-            "Please use `.get()` to construct a NumPy array explicitly",
+            "Implicit conversion to a NumPy array is not allowed",
         )
 
     def __getattr__(self, name: str) -> Any:

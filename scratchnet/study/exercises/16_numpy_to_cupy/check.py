@@ -33,7 +33,7 @@ def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
         return
     rng = np.random.default_rng(seed)
     found = ask(NAME, mine, np, *draw(rng, 5))
-    no_pair = found if isinstance(found, Verdict) else of_pair(found)
+    no_pair = on_numpy(found) if isinstance(found, Verdict) else of_pair(found)
     if no_pair:
         yield no_pair
         return
@@ -49,6 +49,15 @@ def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
     few, many, _ = runs
     if not isinstance(few, Verdict) and not isinstance(many, Verdict):
         yield of_launches(few[0], many[0])
+
+
+def on_numpy(verdict: Verdict) -> Verdict:
+    """A verdict that says, of what is raised, that xp was numpy."""
+    (finding,) = verdict.findings
+    if finding.kind != "exception":
+        return verdict
+    message = finding.message.replace(NAME, f"{NAME}, with xp = numpy,", 1)
+    return replace(verdict, findings=(replace(finding, message=message),))
 
 
 def draw(rng: np.random.Generator, n: int, dtype: Any = np.float64) -> tuple[Array, Array]:
