@@ -14,8 +14,8 @@ You can check after each line: what is still None is waited for.
     x (N, D), target (N,), W1 (H, D), b1 (H,), W2 (C, H), b2 (C,)
     returns a dict with all arrays; each gradient has its array's shape
 
-A tuple of the four gradients, (dW1, db1, dW2, db2), will do. But then a mistake
-can't be placed as well.
+A tuple of the four gradients, (dW1, db1, dW2, db2), will do, too. But then it is
+harder to tell you where a mistake is.
 
 By hand, with one sample, and numbers chosen such that p is 1/2, 1/2. Unit 1 is
 closed:
