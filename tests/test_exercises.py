@@ -676,6 +676,8 @@ WRONG: list[Wrong] = [
             ("dW2", lambda dz2, z1, **_: dz2.T @ z1, "network_dW2_of_z1"),
             ("dz1", lambda dh, **_: dh, "relu_backward_without_mask"),
             ("dW1", lambda dh, x, **_: dh.T @ x, "network_dW1_of_dh"),
+            # Which raises, but where all sizes are equal.
+            ("dh", lambda dz2, W2, **_: dz2 @ W2.T, "linear_backward_grad_x_weight_transposed"),
             ("db2", lambda dz2, **_: dz2.mean(axis=0), "linear_backward_grad_bias_averaged"),
             (
                 "dz2",

@@ -1,6 +1,7 @@
 """Exercise 9: as far as it is written it is judged line by line, and then as a whole."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -20,14 +21,17 @@ def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
     mine = find(learner, NAME, *inputs[0])
     found = mine if isinstance(mine, Verdict) else ask(NAME, mine, *inputs[0].values())
     misspelt = of_names(found) if isinstance(found, dict) else None
-    if isinstance(found, Verdict):
+    if isinstance(found, Verdict) and found.name != "exception":  # of these diagnose knows more
         yield found
     elif misspelt:
         yield misspelt
     elif isinstance(found, dict) and any(found.get(name) is None for name in RESULTS):
         yield so_far(mine, inputs, next(name for name in GRADIENTS if found.get(name) is None))
     else:
-        yield judge(SUBJECT, learner, NAME, seed=seed, adapt=without_none)
+        verdict = judge(SUBJECT, learner, NAME, seed=seed, adapt=without_none)
+        # What raises on one instance may return on another, without the lines still to be written.
+        told = tuple(each for each in verdict.findings if each.kind != "results")
+        yield replace(verdict, findings=told or verdict.findings)
 
 
 def of_names(found: dict[Any, Any]) -> Verdict | None:
