@@ -155,6 +155,35 @@ def test_each_mistake_is_told_from_all_others(
         assert verdict.names == (name,), str(verdict)
 
 
+def relu_backward_returns_within_the_loop(grad_output: Array, x: Array) -> Array:
+    grad_x = np.zeros_like(x)
+    for n in range(len(x)):
+        grad_x[n] = grad_output[n] * (x[n] > 0)
+        return grad_x
+    raise AssertionError("there is a sample")
+
+
+# As people write them, each with the function that it stands for.
+EVERYDAY: dict[str, tuple[str, Function]] = {
+    "relu_forward_mask": ("relu_forward", lambda x: (x > 0).astype(float)),
+    "relu_backward_mask_inverted_but_at_0": (
+        "relu_backward",
+        lambda g, x: np.where(x >= 0, 0, g),
+    ),
+    "relu_backward_times_x_without_mask": ("relu_backward", lambda g, x: g * x),
+    "relu_backward_first_sample_only": ("relu_backward", relu_backward_returns_within_the_loop),
+}
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_an_everyday_mistake_is_known_however_it_is_written(name: str) -> None:
+    subject, mine = EVERYDAY[name]
+    for seed in range(10):
+        verdict = diagnose.function(subject, mine, seed=seed)
+        assert verdict.names == (name,), str(verdict)
+        assert len(verdict.findings) == 1
+
+
 # Mistakes that spoil several results at once, and what each is if only one of them is spoilt.
 AT_ONCE = {
     "linear_backward_results_swapped": {

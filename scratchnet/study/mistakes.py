@@ -126,6 +126,12 @@ def _product(dtype: str, a: Any, b: Any) -> Any:
     return (a.astype(dtype) @ b.astype(dtype)).astype("float64")
 
 
+def _first_row_only(grad: Any) -> Any:
+    first = np.zeros_like(grad)
+    first[:1] = grad[:1]
+    return first
+
+
 def _last_row_lost(grad_output: Any, weight: Any) -> Any:
     grad_x = grad_output @ weight
     grad_x[-1:] = 0
@@ -363,6 +369,10 @@ _add("relu_forward.y", "np.where(x < 0, 0, x)", (
      "What is as small as 1e-6 is 0.",
      "Small positive x are taken for 0: compare with 0 itself.",
      lambda x: np.where(x < 1e-6, 0, x)),
+    ("relu_forward_mask",
+     "ReLU is 1 where x > 0.",
+     "It is the mask, 1 where x > 0: that is the slope, and ReLU itself is x there.",
+     lambda x: x > 0),
     ("relu_forward_in_place",
      "Nobody needs the input again.",
      "It changes its input, which the backward needs: return a new array.",
@@ -390,6 +400,10 @@ _add("relu_backward.grad_x", "np.where(x <= 0, 0, grad_output)", (
      "0 where x > 0.",
      "The mask is inverted: the gradient passes where x > 0, and is 0 elsewhere.",
      lambda grad_output, x: np.where(x > 0, 0, grad_output)),
+    ("relu_backward_mask_inverted_but_at_0",
+     "0 where x >= 0.",
+     "The mask is inverted: the gradient passes where x > 0, and is 0 elsewhere, at 0, too.",
+     lambda grad_output, x: np.where(x < 0, grad_output, 0)),
     ("relu_backward_by_mask",
      "g · (x > 0) is 0 wherever the unit is closed.",
      "inf · 0 is nan: choose with where instead of multiplying by the mask.",
@@ -402,6 +416,10 @@ _add("relu_backward.grad_x", "np.where(x <= 0, 0, grad_output)", (
      "The forward's formula serves the backward: max(x, 0) · g.",
      "It is multiplied by x: the slope is 1 where x > 0, whatever x is.",
      lambda grad_output, x: np.where(x <= 0, 0, grad_output * x)),
+    ("relu_backward_times_x_without_mask",
+     "Going back, the gradient is multiplied by what went into the forward.",
+     "It is multiplied by x, and not masked: the slope is 1 where x > 0, and 0 elsewhere.",
+     lambda grad_output, x: grad_output * x),
     ("relu_backward_leaky",
      "A closed unit learns a little.",
      "A hundredth of the gradient passes where x <= 0: ReLU lets nothing through there.",
@@ -435,6 +453,11 @@ _add("relu_backward.grad_x", "np.where(x <= 0, 0, grad_output)", (
      "A unit is open for the whole batch or closed for it.",
      "The mask is one per unit: make it one per sample and unit, x > 0.",
      lambda grad_output, x: np.where((x > 0).any(axis=0), grad_output, 0)),
+    ("relu_backward_first_sample_only",
+     "What is returned within the loop is returned for every sample.",
+     "Only the first sample's row is there, the others are 0: go over all N. (Is there a return "
+     "within the loop?)",
+     lambda grad_output, x: _first_row_only(np.where(x <= 0, 0, grad_output))),
 ))
 
 # ------------------------------------------------------------------------------------------ sigmoid
