@@ -158,7 +158,7 @@ def test_each_mistake_is_told_from_all_others(
 def relu_backward_returns_within_the_loop(grad_output: Array, x: Array) -> Array:
     grad_x = np.zeros_like(x)
     for n in range(len(x)):
-        grad_x[n] = grad_output[n] * (x[n] > 0)
+        grad_x[n] = np.where(x[n] <= 0, 0, grad_output[n])
         return grad_x
     raise AssertionError("there is a sample")
 
@@ -168,10 +168,35 @@ EVERYDAY: dict[str, tuple[str, Function]] = {
     "relu_forward_mask": ("relu_forward", lambda x: (x > 0).astype(float)),
     "relu_backward_mask_inverted_but_at_0": (
         "relu_backward",
-        lambda g, x: np.where(x >= 0, 0, g),
+        lambda g, x: np.where(x < 0, g, 0),
     ),
     "relu_backward_times_x_without_mask": ("relu_backward", lambda g, x: g * x),
     "relu_backward_first_sample_only": ("relu_backward", relu_backward_returns_within_the_loop),
+    "softmax_forward_one_maximum_and_sum_for_all": (
+        "softmax_forward",
+        lambda x: np.exp(x - np.max(x)) / np.sum(np.exp(x - np.max(x))),
+    ),
+    "softmax_forward_one_maximum_not_normalized": (
+        "softmax_forward",
+        lambda x: np.exp(x - np.max(x)),
+    ),
+    "softmax_forward_shifted_above_only": (
+        "softmax_forward",
+        lambda x: np.exp(x - x.max(1)[:, None]) / np.exp(x).sum(1)[:, None],
+    ),
+    "softmax_forward_maximum_of_the_column": (
+        "softmax_forward",
+        lambda x: (e := np.exp(x - x.max(axis=0))) / e.sum(axis=1, keepdims=True),
+    ),
+    "softmax_forward_divided_by_maximum": (
+        "softmax_forward",
+        lambda x: (e := np.exp(x / x.max(axis=1, keepdims=True))) / e.sum(axis=1, keepdims=True),
+    ),
+    "softmax_forward_logarithm": (
+        "softmax_forward",
+        lambda x: x - np.logaddexp.reduce(x, axis=1, keepdims=True),
+    ),
+    "softmax_forward_logarithm_of_p": ("softmax_forward", lambda x: np.log(softmax(x))),
 }
 
 
@@ -179,7 +204,7 @@ EVERYDAY: dict[str, tuple[str, Function]] = {
 def test_an_everyday_mistake_is_known_however_it_is_written(name: str) -> None:
     subject, mine = EVERYDAY[name]
     for seed in range(10):
-        verdict = diagnose.function(subject, mine, seed=seed)
+        verdict = diagnose.function(subject, mine, seed=seed, strict=True)
         assert verdict.names == (name,), str(verdict)
         assert len(verdict.findings) == 1
 

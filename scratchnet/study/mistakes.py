@@ -90,10 +90,15 @@ def _also(name: str, operation: str, wrong: Formula) -> None:
 # ---------------------------------------------------- parts of formulas, and those of several lines
 
 
-def softmax(x: Any, axis: int = -1) -> Any:
-    """The right softmax, over an axis that may be the wrong one."""
+def softmax(x: Any, axis: int | None = -1) -> Any:
+    """The right softmax, over an axis that may be the wrong one; over all entries if None."""
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
+
+
+def shares(e: Any) -> Any:
+    """Each row divided by its sum."""
+    return e / e.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(x: Any) -> Any:
@@ -508,6 +513,10 @@ _add("softmax_forward.p", "e / e.sum(axis=-1, keepdims=True)", (
      "All probabilities of the batch add up to 1.",
      "One sum serves all: give each row its own, axis=-1 and keepdims=True.",
      lambda e: e / e.sum()),
+    ("softmax_forward_one_maximum_and_sum_for_all",
+     "One maximum and one sum are enough for the whole batch.",
+     "One maximum and one sum serve all: give each row its own of both, axis=-1 and keepdims=True.",
+     lambda x: softmax(x, axis=None)),
     ("softmax_forward_epsilon_below",
      "An epsilon in the denominator does no harm.",
      "There is a 1e-8 in the denominator: with the maximum subtracted the sum is at least 1, so "
@@ -525,6 +534,33 @@ _add("softmax_forward.p", "e / e.sum(axis=-1, keepdims=True)", (
      "Exponentials of shifted logits are probabilities.",
      "It is not divided by the row's sum: the probabilities have to add up to 1.",
      lambda e: e),
+    ("softmax_forward_one_maximum_not_normalized",
+     "Exponentials of logits below 0 are probabilities.",
+     "It is not divided by the row's sum, and one maximum serves all: give each row its own of "
+     "both.",
+     lambda x: np.exp(x - x.max())),
+    ("softmax_forward_shifted_above_only",
+     "Only the numerator can overflow.",
+     "The maximum is subtracted above and not below, so it does not cancel: divide by the sum of "
+     "what stands above.",
+     lambda x, e: e / np.exp(x).sum(axis=-1, keepdims=True)),
+    ("softmax_forward_maximum_of_the_column",
+     "x.max(axis=0) is the maximum of each row.",
+     "Each class's maximum is subtracted, which does not cancel within a row: subtract the row's, "
+     "axis=-1 and keepdims=True.",
+     lambda x: shares(np.exp(x - x.max(axis=0)))),
+    ("softmax_forward_divided_by_maximum",
+     "Dividing by the maximum cancels, as subtracting it does.",
+     "The logits are divided by the row's maximum, which does not cancel: subtract it.",
+     lambda x: shares(np.exp(x / x.max(axis=-1, keepdims=True)))),
+    ("softmax_forward_logarithm",
+     "The loss takes log p, so the softmax returns it.",
+     "It is the logarithm of the softmax: return p itself.",
+     lambda log_p: log_p),
+    ("softmax_forward_logarithm_of_p",
+     "The loss takes log p, so the softmax takes the logarithm.",
+     "There is a logarithm too many: return p itself.",
+     lambda p: np.log(p)),
     ("softmax_forward_without_exp",
      "Dividing by the sum makes probabilities.",
      "exp is missing: logits may be negative, so take exp first.",
