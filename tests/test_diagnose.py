@@ -163,6 +163,15 @@ def relu_backward_returns_within_the_loop(grad_output: Array, x: Array) -> Array
     raise AssertionError("there is a sample")
 
 
+def cross_entropy_backward_returns_within_the_loop(logits: Array, target: Array) -> Array:
+    p, grad = softmax(logits), np.zeros_like(logits)
+    for n, label in enumerate(target):
+        grad[n] = p[n] / len(p)
+        grad[n, label] -= 1 / len(p)
+        return grad
+    raise AssertionError("there is a sample")
+
+
 # As people write them, each with the function that it stands for.
 EVERYDAY: dict[str, tuple[str, Function]] = {
     "relu_forward_mask": ("relu_forward", lambda x: (x > 0).astype(float)),
@@ -197,6 +206,16 @@ EVERYDAY: dict[str, tuple[str, Function]] = {
         lambda x: x - np.logaddexp.reduce(x, axis=1, keepdims=True),
     ),
     "softmax_forward_logarithm_of_p": ("softmax_forward", lambda x: np.log(softmax(x))),
+    "cross_entropy_backward_averaged_over_classes_only": (
+        "cross_entropy_backward",
+        lambda logits, target: (
+            (softmax(logits) - one_hot(target, logits.shape[1])) / logits.shape[1]
+        ),
+    ),
+    "cross_entropy_backward_first_sample_only": (
+        "cross_entropy_backward",
+        cross_entropy_backward_returns_within_the_loop,
+    ),
 }
 
 

@@ -584,7 +584,7 @@ _add("softmax_backward.grad_x",
      lambda grad_output, p: p * (grad_output - (grad_output * p).sum(axis=0))),
     ("softmax_backward_of_cross_entropy",
      "The gradient of the softmax is p - q.",
-     "p - q is the gradient of softmax and cross-entropy together: here it is any upstream "
+     "p - y is the gradient of softmax and cross-entropy together: here it is any upstream "
      "gradient times the Jacobian.",
      lambda grad_output, p: p - grad_output),
     ("softmax_backward_without_the_outer_p",
@@ -742,6 +742,12 @@ _add("cross_entropy_backward.grad_logits", "p * a.sum(axis=-1, keepdims=True) - 
      "The gradient has N · C numbers, so it is divided by N · C.",
      "It is divided by C as well: the loss is a mean over the samples, so divide by N.",
      lambda p, a, reduction: of_cross_entropy(p, a / a.shape[1] if reduction == "mean" else a)),
+    ("cross_entropy_backward_averaged_over_classes_only",
+     "The mean goes over the classes.",
+     "It is divided by C in the place of N: the loss is a mean over the samples, so divide by N.",
+     lambda p, q, weight, grad_output, reduction:
+        of_cross_entropy(
+            p, taken(weight, q, grad_output / (p.shape[1] if reduction == "mean" else 1)))),
     ("cross_entropy_backward_averaged_twice",
      "The loss divides by N, and so does its gradient, each for itself.",
      "It is divided by N twice: once is enough.",
@@ -761,7 +767,7 @@ _add("cross_entropy_backward.grad_logits", "p * a.sum(axis=-1, keepdims=True) - 
      lambda p, a: p * a.sum(axis=-1, keepdims=True)),
     ("cross_entropy_backward_sign",
      "The gradient is q - p.",
-     "The sign is wrong: it is p - q; the minus of the descent belongs to the update.",
+     "The sign is wrong: it is p - y; the minus of the descent belongs to the update.",
      lambda p, a: -of_cross_entropy(p, a)),
     ("cross_entropy_backward_softmax_twice",
      "The logits are probabilities by now, and softmax makes sure of it.",
@@ -781,7 +787,7 @@ _add("cross_entropy_backward.grad_logits", "p * a.sum(axis=-1, keepdims=True) - 
      lambda p, a: p - a),
     ("cross_entropy_backward_q_not_averaged",
      "p - q/N or (p - q)/N: a matter of brackets, and p/N - q is the same.",
-     "q is not divided by N: divide the whole difference.",
+     "y is not divided by N: divide the whole difference.",
      lambda p, a, q: p * a.sum(axis=-1, keepdims=True) - q),
     ("cross_entropy_backward_ignored_rows_learn",
      "Every row's p has the factor 1/N, ignored or not.",
@@ -798,7 +804,7 @@ _add("cross_entropy_backward.grad_logits", "p * a.sum(axis=-1, keepdims=True) - 
         of_cross_entropy(p, taken(weight, q, ones / total if reduction == "mean" else ones))),
     ("cross_entropy_backward_without_smoothing",
      "Smoothing changes the loss, not its gradient.",
-     "The smoothing is missing: q is the smoothed distribution here, too.",
+     "The smoothing is missing: y is smoothed here, too.",
      lambda p, one_hot, weight, scale: of_cross_entropy(p, taken(weight, one_hot, scale))),
     ("cross_entropy_backward_slope_of_sigmoid",
      "The error is multiplied by p (1 - p), as with squared errors.",
@@ -846,6 +852,11 @@ _add("cross_entropy_backward.grad_logits", "p * a.sum(axis=-1, keepdims=True) - 
      "exp overflows: subtract each row's maximum first.",
      lambda logits, a:
         of_cross_entropy(np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True), a)),
+    ("cross_entropy_backward_first_sample_only",
+     "What is returned within the loop is returned for every sample.",
+     "Only the first sample's row is there, the others are 0: go over all N. (Is there a return "
+     "within the loop?)",
+     lambda p, a: _first_row_only(of_cross_entropy(p, a))),
 ))
 
 # ---------------------------------------------------------------------------------- a whole network
