@@ -244,6 +244,21 @@ _add("linear_backward.grad_x", "grad_output @ weight", (
      "It is the weight's gradient: x[n, d] counts weight[h, d] in output h, so multiply "
      "grad_output by the weight.",
      lambda grad_output, x: grad_output.T @ x),
+    ("linear_backward_grad_x_first_sample_only",
+     "What is returned within the loop is returned for every sample.",
+     "Only the first sample's row is there, the others are 0: go over all N. (Is there a return "
+     "within the loop?)",
+     lambda grad_output, weight: _first_row_only(grad_output @ weight)),
+    ("linear_backward_grad_x_first_output_only",
+     "What is returned within the loop has been added up.",
+     "Only the first output's term is there: add up over all H outputs. (Is there a return within "
+     "the loop?)",
+     lambda grad_output, weight: np.outer(grad_output[:, 0], weight[0])),
+    ("linear_backward_grad_x_last_output_only",
+     "Each output's term replaces the one before.",
+     "Only the last output's term is there: add up over all H outputs. (Is there a = for +=, or a "
+     "start at 0 within the loop?)",
+     lambda grad_output, weight: np.outer(grad_output[:, -1], weight[-1])),
 ))
 
 _add("linear_backward.grad_weight", "grad_output.T @ x", (
@@ -295,12 +310,18 @@ _add("linear_backward.grad_weight", "grad_output.T @ x", (
      lambda grad_output, x: np.outer(grad_output.sum(axis=0), x.sum(axis=0))),
     ("linear_backward_grad_weight_last_sample_only",
      "Each sample's gradient replaces the one before.",
-     "Only the last sample is there: add the samples' terms up, with += instead of =.",
+     "Only the last sample is there: add the samples' terms up. (Is there a = for +=, or a start "
+     "at 0 within the loop?)",
      lambda grad_output, x: np.outer(grad_output[-1], x[-1])),
     ("linear_backward_grad_weight_first_sample_only",
      "One sample is as good as another, so the first will do.",
      "Only the first sample is there: sum over all N. (Is there a return within the loop?)",
      lambda grad_output, x: np.outer(grad_output[0], x[0])),
+    ("linear_backward_grad_weight_first_output_only",
+     "What is returned within the loop is returned for every output.",
+     "Only the first output's row is there, the others are 0: go over all H. (Is there a return "
+     "within the loop?)",
+     lambda grad_output, x: _first_row_only(grad_output.T @ x)),
     ("linear_backward_grad_weight_is_grad_x",
      "The weight's gradient has the weight in it.",
      "It is the gradient to x: weight[h, d] counts x[n, d] in output h, so it is grad_outputᵀ x.",
@@ -323,7 +344,7 @@ _add("linear_backward.grad_bias", "grad_output.sum(axis=0)", (
      lambda grad_output: grad_output.sum(axis=0, keepdims=True)),
     ("linear_backward_grad_bias_first_sample_only",
      "The bias is the same for every sample, so one sample tells its gradient.",
-     "Only the first sample is there: sum over all N.",
+     "Only the first sample is there: sum over all N. (Is there a return within the loop?)",
      lambda grad_output: grad_output[0].copy()),
     ("linear_backward_grad_bias_last_sample_lost",
      "The last row is at -1 and is not included.",
@@ -343,8 +364,14 @@ _add("linear_backward.grad_bias", "grad_output.sum(axis=0)", (
      lambda grad_output: np.ones_like(grad_output).sum(axis=0)),
     ("linear_backward_grad_bias_last_sample_only",
      "Each sample's gradient replaces the one before.",
-     "Only the last sample is there: add the samples' terms up, with += instead of =.",
+     "Only the last sample is there: add the samples' terms up. (Is there a = for +=, or a start "
+     "at 0 within the loop?)",
      lambda grad_output: grad_output[-1].copy()),
+    ("linear_backward_grad_bias_first_output_only",
+     "What is returned within the loop is returned for every output.",
+     "Only the first output's entry is there, the others are 0: go over all H. (Is there a return "
+     "within the loop?)",
+     lambda grad_output: _first_row_only(grad_output.sum(axis=0))),
     ("linear_backward_grad_bias_descends",
      "Gradient descent has a minus, so the gradient has one.",
      "The sign is wrong: the minus belongs to the update, not to the gradient.",
