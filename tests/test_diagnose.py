@@ -192,6 +192,18 @@ def grad_bias_starts_at_0_within_the_loop(grad_output: Array) -> list[float]:
     return sums
 
 
+def network_that_updates_too_early(lr: float) -> Function:
+    def mine(
+        x: Array, target: Array, W1: Array, b1: Array, W2: Array, b2: Array
+    ) -> dict[str, Array]:
+        arrays = network_by_matrices(x, target, W1, b1, W2, b2)
+        dh = arrays["dz2"] @ (W2 - lr * arrays["dW2"])
+        dz1 = dh * (arrays["z1"] > 0)
+        return arrays | {"dh": dh, "dz1": dz1, "dW1": dz1.T @ x, "db1": dz1.sum(axis=0)}
+
+    return mine
+
+
 # As people write them, each with the function that it stands for.
 EVERYDAY: dict[str, tuple[str, Function]] = {
     "relu_forward_mask": ("relu_forward", lambda x: (x > 0).astype(float)),
@@ -264,6 +276,18 @@ EVERYDAY: dict[str, tuple[str, Function]] = {
         "cross_entropy_backward",
         cross_entropy_backward_returns_within_the_loop,
     ),
+    **{
+        f"network_weight_updated_too_early{by}": (
+            "network_backward",
+            network_that_updates_too_early(lr),
+        )
+        for by, lr in {
+            "_by_all_of_its_gradient": 1.0,
+            "": 0.1,
+            "_by_a_hundredth": 0.01,
+            "_by_a_thousandth": 0.001,
+        }.items()
+    },
 }
 
 
@@ -326,8 +350,8 @@ def test_in_a_network_the_right_step_is_named_if_it_is_returned_and_no_wrong_one
     """Each mistake in each step; some have no effect in a network, and the verdict may be ok."""
     named = 0
     for step, name, formula in wrong_formulas(NETWORK):
-        if name in IN_PLACE or name == "network_weight_updated_too_early":
-            continue  # the latter needs a learning rate, which network_update has
+        if name in IN_PLACE:
+            continue
         everything = mistaken(NETWORK, {step.name: formula})
 
         def mine(*arguments: Any, everything: Function = everything) -> dict[str, Array]:

@@ -15,7 +15,7 @@ A formula asks for what it needs by the names of its parameters:
 - of a finite difference, above and below, the weight with one entry nudged up and down;
 - of Adam's step, new_m and new_v, the moments after it, of_m = 1 - beta1ᵗ and of_v = 1 - beta2ᵗ;
 - in a network, x, target, W1, b1, W2, b2, the forward values z1, h, z2, and of the gradients dz2,
-  dW2, db2, dh, dz1 those that come before.
+  dW2, db2, dh, dz1 those that come before; lr where it updates, which elsewhere needs a default.
 
 Only NumPy is imported, so that the library can be read without the code that it is about.
 """
@@ -915,7 +915,22 @@ _add("network.dh", "dz2 @ W2", (
      "The second layer is updated as soon as its gradient is there, and then one goes on.",
      "The weight has been updated already: all gradients are taken at the weights of the forward, "
      "and the updates come last.",
-     lambda dz2, W2, dW2, lr: dz2 @ (W2 - lr * dW2)),
+     lambda dz2, W2, dW2, lr=0.1: dz2 @ (W2 - lr * dW2)),
+    ("network_weight_updated_too_early_by_all_of_its_gradient",
+     "The gradient is the step, and the weight is updated as soon as it is there.",
+     "The weight has been updated already: all gradients are taken at the weights of the forward, "
+     "and the updates come last.",
+     lambda dz2, W2, dW2: dz2 @ (W2 - dW2)),
+    ("network_weight_updated_too_early_by_a_hundredth",
+     "The learning rate is 0.01, and the weight is updated as soon as its gradient is there.",
+     "The weight has been updated already: all gradients are taken at the weights of the forward, "
+     "and the updates come last.",
+     lambda dz2, W2, dW2: dz2 @ (W2 - 0.01 * dW2)),
+    ("network_weight_updated_too_early_by_a_thousandth",
+     "The learning rate is 0.001, and the weight is updated as soon as its gradient is there.",
+     "The weight has been updated already: all gradients are taken at the weights of the forward, "
+     "and the updates come last.",
+     lambda dz2, W2, dW2: dz2 @ (W2 - 0.001 * dW2)),
 ))
 
 _add("network.dW1", "dz1.T @ x", (
