@@ -204,6 +204,63 @@ def network_that_updates_too_early(lr: float) -> Function:
     return mine
 
 
+def plain(lr: float, m: Array, v: Array) -> Array:
+    """Adam's step, of moments that are corrected."""
+    return lr * m / (np.sqrt(v) + 1e-8)
+
+
+def adam_with(step: Function, square: Function = lambda g: g**2) -> Function:
+    """Adam, but for a step that is made of p, m, v, and t, and for the square."""
+
+    def mine(p: Array, g: Array, m: Array, v: Array, t: int) -> tuple[Array, Array, Array]:
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * square(g)
+        return step(p, m, v, t), m, v
+
+    return mine
+
+
+ADAMS = {
+    "m_corrected_by_product": lambda p, m, v, t: (
+        p - plain(1e-3, m / (1 - 0.9 * t), v / (1 - 0.999**t))
+    ),
+    "corrected_by_products": lambda p, m, v, t: (
+        p - plain(1e-3, m / (1 - 0.9 * t), v / (1 - 0.999 * t))
+    ),
+    "m_multiplied_by_its_correction": lambda p, m, v, t: (
+        p - plain(1e-3, m * (1 - 0.9**t), v / (1 - 0.999**t))
+    ),
+    "v_multiplied_by_its_correction": lambda p, m, v, t: (
+        p - plain(1e-3, m / (1 - 0.9**t), v * (1 - 0.999**t))
+    ),
+    "multiplied_by_the_corrections": lambda p, m, v, t: (
+        p - plain(1e-3, m * (1 - 0.9**t), v * (1 - 0.999**t))
+    ),
+    "m_corrected_with_beta2": lambda p, m, v, t: (
+        p - plain(1e-3, m / (1 - 0.999**t), v / (1 - 0.999**t))
+    ),
+    "v_corrected_with_beta1": lambda p, m, v, t: (
+        p - plain(1e-3, m / (1 - 0.9**t), v / (1 - 0.9**t))
+    ),
+    "eps_added_to_the_quotient": lambda p, m, v, t: (
+        p - 1e-3 * (m / (1 - 0.9**t) / np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    ),
+    "eps_added_to_p": lambda p, m, v, t: (
+        p - 1e-3 * m / (1 - 0.9**t) / np.sqrt(v / (1 - 0.999**t)) + 1e-8
+    ),
+}
+
+
+def adam_returns(*names: str) -> Function:
+    """Adam, but for the names of what it returns."""
+
+    def mine(p: Array, g: Array, m: Array, v: Array, t: int) -> list[Array]:
+        new = adam_as_in_the_paper(p, g, m, v, t)
+        made = {"m": m, "v": v} | dict(zip(("new_p", "new_m", "new_v"), new, strict=True))
+        return [made[name] for name in names]
+
+    return mine
+
+
 # As people write them, each with the function that it stands for.
 EVERYDAY: dict[str, tuple[str, Function]] = {
     "relu_forward_mask": ("relu_forward", lambda x: (x > 0).astype(float)),
@@ -276,6 +333,16 @@ EVERYDAY: dict[str, tuple[str, Function]] = {
         "cross_entropy_backward",
         cross_entropy_backward_returns_within_the_loop,
     ),
+    **{f"adam_{name}": ("adam", adam_with(step)) for name, step in ADAMS.items()},
+    "adam_v_of_twice_g": (
+        "adam",
+        adam_with(
+            lambda p, m, v, t: p - plain(1e-3, m / (1 - 0.9**t), v / (1 - 0.999**t)),
+            square=lambda g: g * 2,
+        ),
+    ),
+    "adam_old_m_returned": ("adam", adam_returns("new_p", "m", "new_v")),
+    "adam_old_v_returned": ("adam", adam_returns("new_p", "new_m", "v")),
     **{
         f"network_weight_updated_too_early{by}": (
             "network_backward",

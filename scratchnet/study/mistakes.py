@@ -1003,6 +1003,10 @@ _add("adam.m", "beta1 * m + (1 - beta1) * g", (
      "m is the part of g that counts.",
      "The old m is forgotten: it has the factor β₁.",
      lambda g, beta1: (1 - beta1) * g),
+    ("adam_old_m_returned",
+     "Whoever makes a new m has changed m.",
+     "m is returned as it was: return the new one.",
+     lambda m: m.copy()),
 ))
 
 _add("adam.v", "beta2 * v + (1 - beta2) * g * g", (
@@ -1014,6 +1018,10 @@ _add("adam.v", "beta2 * v + (1 - beta2) * g * g", (
      "v is a mean of g, as m is.",
      "v is made of g: it is the mean of g².",
      lambda v, g, beta2: beta2 * v + (1 - beta2) * g),
+    ("adam_v_of_twice_g",
+     "g * 2 is g².",
+     "v is made of 2 g: it is the mean of g², which is g**2.",
+     lambda v, g, beta2: beta2 * v + (1 - beta2) * g * 2),
     ("adam_v_one_for_all",
      "A parameter has one step size.",
      "One v serves all entries: each number has its own.",
@@ -1046,6 +1054,10 @@ _add("adam.v", "beta2 * v + (1 - beta2) * g * g", (
      "v is the part of g² that counts.",
      "The old v is forgotten: it has the factor β₂.",
      lambda g, beta2: (1 - beta2) * g * g),
+    ("adam_old_v_returned",
+     "Whoever makes a new v has changed v.",
+     "v is returned as it was: return the new one.",
+     lambda v: v.copy()),
 ))
 
 _add("adam.p", "p - lr / of_m * (new_m / (np.sqrt(new_v) / np.sqrt(of_v) + eps))", (
@@ -1076,6 +1088,40 @@ _add("adam.p", "p - lr / of_m * (new_m / (np.sqrt(new_v) / np.sqrt(of_v) + eps))
      "The corrections lack their powers: they are 1 - β₁ᵗ and 1 - β₂ᵗ.",
      lambda p, new_m, new_v, lr, beta1, beta2, eps:
         adam_step(p, new_m, new_v, lr, eps, 1 - beta1, 1 - beta2)),
+    ("adam_m_corrected_by_product",
+     "β₁ * t is β₁ᵗ.",
+     "The correction of m has β₁ · t in it: it is 1 - β₁ᵗ, a power.",
+     lambda p, new_m, new_v, t, lr, beta1, eps, of_v:
+        adam_step(p, new_m, new_v, lr, eps, 1 - beta1 * t, of_v)),
+    ("adam_corrected_by_products",
+     "β * t is βᵗ.",
+     "It is nan from the second step on, as 1 - β₂ · t makes it, which is negative then: the "
+     "corrections are 1 - β₁ᵗ and 1 - β₂ᵗ, with powers.",
+     lambda p, new_m, new_v, t, lr, beta1, beta2, eps:
+        adam_step(p, new_m, new_v, lr, eps, 1 - beta1 * t, 1 - beta2 * t)),
+    ("adam_m_multiplied_by_its_correction",
+     "m is corrected by a factor, 1 - β₁ᵗ.",
+     "m is multiplied by 1 - β₁ᵗ: it is too small at first, so divide by that.",
+     lambda p, new_m, new_v, lr, eps, of_m, of_v:
+        adam_step(p, new_m, new_v, lr, eps, 1 / of_m, of_v)),
+    ("adam_v_multiplied_by_its_correction",
+     "v is corrected by a factor, 1 - β₂ᵗ.",
+     "v is multiplied by 1 - β₂ᵗ: it is too small at first, so divide by that.",
+     lambda p, new_m, new_v, lr, eps, of_m, of_v:
+        adam_step(p, new_m, new_v, lr, eps, of_m, 1 / of_v)),
+    ("adam_multiplied_by_the_corrections",
+     "Both are corrected by a factor, 1 - βᵗ.",
+     "m and v are multiplied by 1 - βᵗ: they are too small at first, so divide by that.",
+     lambda p, new_m, new_v, lr, eps, of_m, of_v:
+        adam_step(p, new_m, new_v, lr, eps, 1 / of_m, 1 / of_v)),
+    ("adam_m_corrected_with_beta2",
+     "Both means have the same β.",
+     "m is corrected with β₂: divide it by 1 - β₁ᵗ.",
+     lambda p, new_m, new_v, lr, eps, of_v: adam_step(p, new_m, new_v, lr, eps, of_v, of_v)),
+    ("adam_v_corrected_with_beta1",
+     "Both means have the same β.",
+     "v is corrected with β₁: divide it by 1 - β₂ᵗ.",
+     lambda p, new_m, new_v, lr, eps, of_m: adam_step(p, new_m, new_v, lr, eps, of_m, of_m)),
     ("adam_v_corrected_without_root",
      "√v is divided by 1 - β₂ᵗ, as m is by 1 - β₁ᵗ.",
      "v is corrected after the root: then the correction has a root, too.",
@@ -1104,6 +1150,16 @@ _add("adam.p", "p - lr / of_m * (new_m / (np.sqrt(new_v) / np.sqrt(of_v) + eps))
      "√v is never 0.",
      "eps is missing: add it to the root.",
      lambda p, new_m, new_v, lr, of_m, of_v: adam_step(p, new_m, new_v, lr, 0, of_m, of_v)),
+    ("adam_eps_added_to_the_quotient",
+     "m / √v + eps is m / (√v + eps).",
+     "eps is added to the quotient: put √v + eps in brackets.",
+     lambda p, new_m, new_v, lr, eps, of_m, of_v:
+        adam_step(p, new_m, new_v, lr, 0, of_m, of_v) - lr * eps),
+    ("adam_eps_added_to_p",
+     "lr m / √v + eps is lr m / (√v + eps).",
+     "eps is added to p: put √v + eps in brackets.",
+     lambda p, new_m, new_v, lr, eps, of_m, of_v:
+        adam_step(p, new_m, new_v, lr, 0, of_m, of_v) + eps),
     ("adam_without_root",
      "m is divided by v.",
      "The root is missing: divide by √v.",
