@@ -261,6 +261,37 @@ def adam_returns(*names: str) -> Function:
     return mine
 
 
+def slope_without_a_copy(loss: Function, weight: Array, index: tuple[int, int], h: float) -> float:
+    up = down = weight.copy()
+    up[index] += h
+    down[index] -= h
+    return (loss(up) - loss(down)) / (2 * h)
+
+
+def slope_of_the_nudge_itself(
+    loss: Function, weight: Array, index: tuple[int, int], h: float
+) -> float:
+    weight = weight.copy()
+    weight[index] = h
+    above = loss(weight)
+    weight[index] = -h
+    return (above - loss(weight)) / (2 * h)
+
+
+def of_two_losses(formula: Callable[[float, float, float], float]) -> Function:
+    """The losses of both nudges, and h, put together in one way or another."""
+
+    def mine(loss: Function, weight: Array, index: tuple[int, int], h: float) -> float:
+        nudge = np.zeros_like(weight)
+        nudge[index] = h
+        return formula(loss(weight + nudge), loss(weight - nudge), h)
+
+    return mine
+
+
+central_difference = of_two_losses(lambda up, down, h: (up - down) / (2 * h))
+
+
 # As people write them, each with the function that it stands for.
 EVERYDAY: dict[str, tuple[str, Function]] = {
     "relu_forward_mask": ("relu_forward", lambda x: (x > 0).astype(float)),
@@ -343,6 +374,28 @@ EVERYDAY: dict[str, tuple[str, Function]] = {
     ),
     "adam_old_m_returned": ("adam", adam_returns("new_p", "m", "new_v")),
     "adam_old_v_returned": ("adam", adam_returns("new_p", "new_m", "v")),
+    "finite_difference_divided_by_2": (
+        "finite_difference",
+        of_two_losses(lambda up, down, h: 0.5 * (up - down)),
+    ),
+    "finite_difference_times_h": (
+        "finite_difference",
+        of_two_losses(lambda up, down, h: (up - down) / 2 * h),
+    ),
+    "finite_difference_second_loss_divided": (
+        "finite_difference",
+        of_two_losses(lambda up, down, h: up - down / (2 * h)),
+    ),
+    "finite_difference_rounded_down": (
+        "finite_difference",
+        of_two_losses(lambda up, down, h: (up - down) // (2 * h)),
+    ),
+    "finite_difference_at_the_same_weights": ("finite_difference", slope_without_a_copy),
+    "finite_difference_put_in_the_place": ("finite_difference", slope_of_the_nudge_itself),
+    "finite_difference_own_h": (
+        "finite_difference",
+        lambda loss, weight, index, h: central_difference(loss, weight, index, 1e-5),
+    ),
     **{
         f"network_weight_updated_too_early{by}": (
             "network_backward",
@@ -365,6 +418,19 @@ def test_an_everyday_mistake_is_known_however_it_is_written(name: str) -> None:
         verdict = diagnose.function(subject, mine, seed=seed, strict=True)
         assert verdict.names == (name,), str(verdict)
         assert len(verdict.findings) == 1
+
+
+@pytest.mark.parametrize("own", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7])
+def test_a_central_difference_of_another_h_is_wrong(own: float) -> None:
+    assert diagnose.function("finite_difference", central_difference).ok
+    for seed in range(10):
+        verdict = diagnose.function(
+            "finite_difference",
+            lambda loss, weight, index, h: central_difference(loss, weight, index, own),
+            seed=seed,
+        )
+        assert not verdict.ok
+        assert verdict.names in ((), ("finite_difference_own_h",)), str(verdict)
 
 
 # Mistakes that spoil several results at once, and what each is if only one of them is spoilt.

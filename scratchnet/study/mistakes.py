@@ -166,6 +166,19 @@ def _t_starts_at_0(
     return adam_step(p, new_m, new_v, lr, eps, of_m, of_v)
 
 
+def _put_in_the_place(loss: Any, weight: Any, index: Any, h: Any) -> Any:
+    up, down = weight.copy(), weight.copy()
+    up[index], down[index] = h, -h
+    return (loss(up) - loss(down)) / (2 * h)
+
+
+def _nudged_by(own: float, loss: Any, weight: Any, index: Any) -> Any:
+    up, down = weight.copy(), weight.copy()
+    up[index] += own
+    down[index] -= own
+    return (loss(up) - loss(down)) / (2 * own)
+
+
 def _not_put_back(loss: Any, weight: Any, index: Any, h: Any) -> Any:
     weight[index] += h
     at_above = loss(weight)
@@ -1239,6 +1252,35 @@ _add("finite_difference.slope", "(loss(above) - loss(below)) / (2 * h)", (
      "The difference of the losses is the slope.",
      "It is not divided: divide the difference by 2 h.",
      lambda loss, above, below: loss(above) - loss(below)),
+    ("finite_difference_divided_by_2",
+     "There are two nudges, so one divides by 2.",
+     "It is divided by 2 only: the distance between the two nudges is 2 h.",
+     lambda loss, above, below: (loss(above) - loss(below)) / 2),
+    ("finite_difference_times_h",
+     "/ 2 * h divides by 2 h.",
+     "It is multiplied by h: / 2 * h divides by 2 and multiplies by h, so put 2 * h in brackets.",
+     lambda loss, above, below, h: (loss(above) - loss(below)) / 2 * h),
+    ("finite_difference_second_loss_divided",
+     "a - b / (2 * h) divides the difference.",
+     "Only the second loss is divided: put the difference in brackets.",
+     lambda loss, above, below, h: loss(above) - loss(below) / (2 * h)),
+    ("finite_difference_rounded_down",
+     "// divides.",
+     "It is rounded down to a whole number: // does that, so divide with /.",
+     lambda loss, above, below, h: (loss(above) - loss(below)) // (2 * h)),
+    ("finite_difference_at_the_same_weights",
+     "up = weight is a copy of the weights.",
+     "It is 0, as it is if both losses are of the same weights: nudge up in one copy and down in "
+     "another. (down = up is the same array under another name; weight.copy() is a copy.)",
+     lambda: 0.0),
+    ("finite_difference_put_in_the_place",
+     "weight[index] = h nudges the weight by h.",
+     "The weight is h and -h instead of nudged by it: add h to it, and subtract h from it.",
+     _put_in_the_place),
+    ("finite_difference_own_h",
+     "The best h is 1e-5, so it may as well be that.",
+     "It is taken with an h of its own, such as 1e-5: nudge by the h that is given.",
+     lambda loss, weight, index: _nudged_by(1e-5, loss, weight, index)),
     ("finite_difference_sign",
      "Minus h minus plus h.",
      "The sign is wrong: loss at +h minus loss at -h.",

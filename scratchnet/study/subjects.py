@@ -555,7 +555,7 @@ def _slope(loss: Callable[[Array], Any], weight: Array, index: Index, h: float) 
 SLOPE = Operation(
     "finite_difference.slope",
     _slope,
-    # The loss is a sum of squares, so all of its terms are as large as it is, over 2 h.
+    # The loss is a sum of fourth powers, so its terms are no larger than it is, over 2 h.
     lambda v, s: (v.loss(v.above) + v.loss(v.below)) / (2 * v.h),
     derived=_nudged,
     terms=lambda v, names, at: [
@@ -660,19 +660,20 @@ def _draw_adam(draw: Draw) -> tuple[Values, Values]:
 
 
 def _draw_finite_difference(draw: Draw) -> tuple[Values, Values]:
-    """A quadratic loss, whose central difference is its slope, whatever h is.
+    """A loss of fourth powers, whose central difference shows which h it was taken with.
 
     The slope is the largest of all weights or, in two settings, the smallest: so it has both signs.
     """
     x, weight = draw.dense(draw.n, draw.d), draw.dense(draw.h, draw.d)
 
     def loss(weight: Array) -> Any:
-        return (functional.linear_forward(x, weight) ** 2).sum() / (2 * len(x))
+        return (functional.linear_forward(x, weight) ** 4).sum() / (4 * len(x))
 
-    slopes = functional.linear_backward(functional.linear_forward(x, weight), x, weight)[1]
-    at = slopes.argmin() if draw.setting in (EQUAL, ONE) else slopes.argmax()
+    slopes = functional.linear_backward(functional.linear_forward(x, weight) ** 3, x, weight)[1]
+    is_down = draw.setting in (EQUAL, ONE)
+    at = slopes.argmin() if is_down else slopes.argmax()
     index = tuple(int(i) for i in np.unravel_index(at, slopes.shape))
-    return {"loss": loss, "weight": weight, "index": index, "h": 1e-3}, {}
+    return {"loss": loss, "weight": weight, "index": index, "h": 1e-2 if is_down else 1e-3}, {}
 
 
 def _label(values: Values, n: int) -> str:
