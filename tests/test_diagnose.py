@@ -295,6 +295,7 @@ central_difference = of_two_losses(lambda up, down, h: (up - down) / (2 * h))
 # As people write them, each with the function that it stands for.
 EVERYDAY: dict[str, tuple[str, Function]] = {
     "relu_forward_mask": ("relu_forward", lambda x: (x > 0).astype(float)),
+    "relu_forward_largest_of_the_column": ("relu_forward", lambda x: np.max(x, 0)),
     "relu_backward_mask_inverted_but_at_0": (
         "relu_backward",
         lambda g, x: np.where(x < 0, g, 0),

@@ -418,6 +418,11 @@ _add("relu_forward.y", "np.where(x < 0, 0, x)", (
      "ReLU is 1 where x > 0.",
      "It is the mask, 1 where x > 0: that is the slope, and ReLU itself is x there.",
      lambda x: x > 0),
+    ("relu_forward_largest_of_the_column",
+     "np.max(x, 0) is max(x, 0) of each entry.",
+     "It is the largest of each column: np.max(x, 0) looks along axis 0, and np.maximum(x, 0) "
+     "compares each entry with 0.",
+     lambda x: x.max(axis=0)),
     ("relu_forward_in_place",
      "Nobody needs the input again.",
      "It changes its input, which the backward needs: return a new array.",
