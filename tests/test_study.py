@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -891,7 +892,8 @@ def test_ctrl_c_before_anything_is_made_is_polite_too(
     monkeypatch.setattr(commands, "_session", interrupted)
     result = CliRunner().invoke(main, ["study", "--watch", "--folder", str(tmp_path)])
     assert result.exit_code == 128 + signal.SIGINT
-    assert result.output == "\nstopped; go on with: scratchnet study --watch\n"
+    again = f"scratchnet study --folder {tmp_path} --watch"
+    assert result.output == f"\nstopped; go on with: {again}\n"
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1", "many"])
@@ -1057,6 +1059,43 @@ def test_hints_come_one_by_one_and_the_explanation_last(tmp_path: Path, exercise
     assert "what to take along from 01_double" in out
     out, _ = study("reset", "1", *options, cwd=tmp_path)
     assert "yours is now 01_double.py.1" in out
+
+
+def printed(text: str) -> list[str]:
+    """The commands that a text says to type, without `scratchnet study`."""
+    return re.findall(
+        r"scratchnet study((?: --folder (?:'.*?'|\S+))?(?: --watch| (?:hint|why|status)(?: \d)?)?)",
+        text,
+    )
+
+
+def test_what_is_printed_can_be_typed_as_it_is(tmp_path: Path, exercises: Path) -> None:
+    options, there = ("--course", exercises), " --folder 'my course'"
+
+    def type_in(command: str, fails: int = 0) -> list[str]:
+        return printed("".join(study(*options, *shlex.split(command), cwd=tmp_path, fails=fails)))
+
+    _title, *begun = type_in(there)
+    assert begun == [there, f"{there} --watch", f"{there} hint", f"{there} status"]
+    assert type_in(begun[0], fails=1) == [f"{there} hint 1"]
+    assert type_in(f"{there} explain 1", fails=2) == [f"{there} hint 1"]
+    assert [type_in(f"{there} hint 1") for _ in range(4)] == [[], [], [], [f"{there} why 1"]]
+    assert type_in(begun[0], fails=1) == [f"{there} why 1"]
+    for name, text in (("01_double", SOLUTION_1), ("02_relu", SOLUTION_2)):
+        (tmp_path / "my course" / f"{name}.py").write_text(text)
+        type_in(begun[0])
+    assert type_in(begun[0]) == [f"{there} status"]
+    assert type_in(" --folder new hint", fails=2) == [" --folder new"]
+    assert type_in(" --folder . hint", fails=2) == [""]
+
+
+def test_a_checks_hint_names_the_folder_too(session: Session) -> None:
+    hint = "was it renamed? scratchnet study reset 1 gives you the exercise"
+    run = Run(b"", [sandbox.wrong("missing", "there is no f", hint=hint)])
+    assert f"{session.command('reset 1')} gives" in " ".join(
+        session._verdict(session.course[0], run).split()
+    )
+    assert str(session.folder) in session.command()
 
 
 @pytest.mark.parametrize("command", ["hint", "why", "status", "reset 1", "explain 1"])

@@ -130,6 +130,11 @@ def check(ctx: click.Context, /, number: int, watch: bool) -> None:
     _study(ctx, number, watch)
 
 
+def _folder(ctx: click.Context) -> Path:
+    folder: Path = ctx.meta[SETTINGS].get("folder", Path())
+    return folder
+
+
 def _session(ctx: click.Context) -> Session:
     from scratchnet.study import course
     from scratchnet.study.sandbox import Limits
@@ -140,16 +145,17 @@ def _session(ctx: click.Context) -> Session:
     if not all(map(math.isfinite, given.values())):
         raise click.BadParameter("expected a number, such as 30", ctx, param_hint="--seconds")
     exercises = course.load(settings.get("course", course.BUNDLED))
-    return Session(settings.get("folder", Path()), exercises, Limits(**given))
+    return Session(_folder(ctx), exercises, Limits(**given))
 
 
 def _study(ctx: click.Context, number: int | None, watch: bool) -> None:
     """Begin, or go on; the exit status is 1 if the exercise that was checked is not right."""
-    with _politely(watch):
+    with _politely(ctx, watch):
         session = _session(ctx)
         is_new = session.begin(number)
         if number is None and session.next() is None:
-            click.echo(f"All {len(session.course)} exercises are solved: scratchnet study status")
+            status = session.command("status")
+            click.echo(f"All {len(session.course)} exercises are solved: {status}")
         elif watch:
             session.watch(session.find(number))
         elif not is_new:
@@ -158,12 +164,15 @@ def _study(ctx: click.Context, number: int | None, watch: bool) -> None:
 
 
 @contextlib.contextmanager
-def _politely(watch: bool) -> Iterator[None]:
+def _politely(ctx: click.Context, watch: bool) -> Iterator[None]:
     """End on Ctrl-C, and say how to go on."""
+    from scratchnet.study import terminal
+
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\nstopped; go on with: scratchnet study{' --watch' * watch}")
+        again = terminal.command(_folder(ctx), "--watch" if watch else "")
+        click.echo(f"\nstopped; go on with: {again}")
         sys.exit(128 + signal.SIGINT)
 
 

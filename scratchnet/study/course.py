@@ -97,6 +97,5 @@ def find(course: Course, number: int) -> Exercise:
         if exercise.number == number:
             return exercise
     raise InputError(
-        f"there is no exercise {number}; expected {course[0].number} to {course[-1].number}: "
-        "see scratchnet study status"
+        f"there is no exercise {number}; expected {course[0].number} to {course[-1].number}"
     )

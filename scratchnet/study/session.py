@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from scratchnet.errors import InputError
-from scratchnet.study import course, sandbox, watching
+from scratchnet.study import course, sandbox, terminal, watching
 from scratchnet.study.course import Course, Exercise
 from scratchnet.study.progress import FILE, Progress
 from scratchnet.study.sandbox import Limits, Run
@@ -47,6 +47,10 @@ class Session:
     def file(self, exercise: Exercise) -> Path:
         """The learner's file."""
         return self.folder / exercise.file_name
+
+    def command(self, words: str = "") -> str:
+        """What to type for a command, such as "hint 3"."""
+        return terminal.command(self.folder, words)
 
     def find(self, number: int | None) -> Exercise:
         """The exercise of that number; without one, the first that is not solved, or the last."""
@@ -85,10 +89,10 @@ class Session:
             + "\n"
             + table(
                 [
-                    ("  scratchnet study", "checks it"),
-                    ("  scratchnet study --watch", "checks it at each save, and goes on"),
-                    ("  scratchnet study hint", f"helps, up to {LAST_HINT} times an exercise"),
-                    ("  scratchnet study status", "shows all exercises"),
+                    (f"  {self.command()}", "checks it"),
+                    (f"  {self.command('--watch')}", "checks it at each save, and goes on"),
+                    (f"  {self.command('hint')}", f"helps, up to {LAST_HINT} times an exercise"),
+                    (f"  {self.command('status')}", "shows all exercises"),
                 ]
             )
         )
@@ -108,7 +112,7 @@ class Session:
         if not self.progress.exists():
             raise InputError(
                 f"{self.folder.absolute()}: holds no {FILE}; expected the folder of your "
-                "exercises: go there, give --folder, or begin here with: scratchnet study"
+                f"exercises: go there, give --folder, or begin with: {self.command()}"
             )
 
     # ---------------------------------------------------------------------------------- check
@@ -201,8 +205,8 @@ class Session:
         self.say(bold(f"{_heading(exercise)}: hint {level} of {LAST_HINT}") + "\n")
         self.say(fit(exercise.words(course.HINTS[level - 1])))
         if had >= LAST_HINT:
-            more = f"There is no further hint. scratchnet study why {exercise.number} derives it."
-            self.say(quiet(f"\n{more}"))
+            why = self.command(f"why {exercise.number}")
+            self.say(quiet(f"\nThere is no further hint. {why} derives it."))
 
     def why(self, exercise: Exercise) -> None:
         """Show the derivation."""
@@ -214,7 +218,7 @@ class Session:
         if not self.progress.of(exercise.name).solved:
             raise InputError(
                 f"exercise {exercise.number} is not solved yet; its explanation comes after that: "
-                f"scratchnet study hint {exercise.number} helps"
+                f"{self.command(f'hint {exercise.number}')} helps"
             )
         self.say(bold(_heading(exercise)) + "\n")
         self.say(fit(exercise.words(course.EXPLAIN)))
@@ -269,7 +273,9 @@ class Session:
             names = "; ".join(name.rstrip(",") for name in run.right)
             parts.append(fit(f"Right so far: {names}", "  "))
         if ruling.hint:
-            parts.append(fit(ruling.hint[0].upper() + ruling.hint[1:], "  "))
+            # The checks know no folder.
+            hint = ruling.hint.replace("scratchnet study", self.command())
+            parts.append(fit(hint[0].upper() + hint[1:], "  "))
         if run.left:
             parts.append(fit(f"It has left {run.left} running, which the check has ended.", "  "))
         if run.output:
@@ -281,8 +287,9 @@ class Session:
     def _help(self, exercise: Exercise) -> str:
         had = self.progress.of(exercise.name).hints
         if had < LAST_HINT:
-            return quiet(f"scratchnet study hint {exercise.number}: hint {had + 1} of {LAST_HINT}")
-        return quiet(f"scratchnet study why {exercise.number}: the derivation")
+            hint = self.command(f"hint {exercise.number}")
+            return quiet(f"{hint}: hint {had + 1} of {LAST_HINT}")
+        return quiet(f"{self.command(f'why {exercise.number}')}: the derivation")
 
     def _keep_what_is_gone(self, path: Path, run: Run) -> None:
         """What was checked is kept, if the check has ended with its file being gone."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -52,6 +54,13 @@ def fit(text: str, indent: str = "") -> str:
 
 def _is_prose(line: str) -> bool:
     return bool(line.strip()) and not line.startswith("    ")
+
+
+def command(folder: Path, words: str = "") -> str:
+    """What to type here for a command of `scratchnet study` that is about a folder's files."""
+    is_here = folder.resolve() == Path.cwd()
+    where = [] if is_here else ["--folder", shlex.quote(str(folder))]
+    return " ".join(["scratchnet study", *where, *words.split()])
 
 
 def bold(text: str) -> str:
