@@ -50,6 +50,8 @@ class OneLineErrors(click.Command):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
+        except click.NoSuchOption as error:
+            raise _without_hidden(error) from None
         except Diverged as error:
             raise click.ClickException(str(error)) from error
         except InputError as error:
@@ -62,6 +64,19 @@ class OneLineErrors(click.Command):
                 f"not enough memory: {error}; try smaller --hidden, --batch-size, --epochs "
                 "or --seeds"
             ) from error
+
+
+def _without_hidden(error: click.NoSuchOption) -> click.NoSuchOption:
+    """The error, suggesting only options that --help shows."""
+    parameters = error.ctx.command.params if error.ctx else []
+    shown = {
+        name
+        for each in parameters
+        if isinstance(each, click.Option) and not each.hidden
+        for name in each.opts
+    }
+    similar = [name for name in error.possibilities or () if name in shown]
+    return click.NoSuchOption(error.option_name, possibilities=similar, ctx=error.ctx)
 
 
 class Commands(OneLineErrors, click.Group):

@@ -1123,6 +1123,20 @@ def test_errors_are_one_line(tmp_path: Path, exercises: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--bogus", "No such option"),
+        ("3 --bogus", "No such option"),
+        ("hint --fodler x", "Did you mean '?--folder"),
+    ],
+)
+def test_only_what_help_shows_is_suggested(tmp_path: Path, arguments: str, words: str) -> None:
+    _, err = study(*arguments.split(), cwd=tmp_path, fails=2)
+    assert re.search(words, err)
+    assert "--course" not in err
+
+
+@pytest.mark.parametrize(
     ("options", "environment"),
     [
         ("--seconds 0.5", None),
