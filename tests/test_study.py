@@ -1137,6 +1137,24 @@ def test_only_what_help_shows_is_suggested(tmp_path: Path, arguments: str, words
 
 
 @pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("abc", "by its number, 1 to 16."),
+        ("17_more.py", "by its number, 1 to 16."),
+        ("01_finite_difference.py", "did you mean scratchnet study 1?"),
+        ("course/12_kill_the_bug.py", "did you mean scratchnet study 12?"),
+        ("3rd", "did you mean scratchnet study 3?"),
+    ],
+)
+def test_an_exercise_that_is_called_by_a_name_has_a_number(
+    tmp_path: Path, word: str, words: str
+) -> None:
+    _, err = study(word, cwd=tmp_path, fails=2)
+    assert err.splitlines()[-1].startswith("Error: No such command")
+    assert err.endswith(f"{words}\n")
+
+
+@pytest.mark.parametrize(
     ("options", "environment"),
     [
         ("--seconds 0.5", None),

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import math
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from scratchnet.study.course import Course
     from scratchnet.study.session import Session
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -81,7 +83,23 @@ class Study(click.Group):
         """The command that the arguments name."""
         if args[0].isdecimal():
             return args[0], check, args
-        return super().resolve_command(ctx, args)
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.format_message()} {_how(ctx, args[0])}", ctx) from error
+
+
+def _how(ctx: click.Context, word: str) -> str:
+    """How an exercise is called, to somebody who tried a word, such as the name of its file."""
+    from scratchnet.study import terminal
+
+    numbers = [exercise.number for exercise in _course(ctx)]
+    first = re.match(r"\d+", Path(word).name)
+    meant = int(first[0]) if first else None
+    how = f"An exercise goes by its number, {numbers[0]} to {numbers[-1]}"
+    if meant not in numbers:
+        return f"{how}."
+    return f"{how}: did you mean {terminal.command(_folder(ctx), str(meant))}?"
 
 
 watch_option = click.option(
@@ -135,8 +153,13 @@ def _folder(ctx: click.Context) -> Path:
     return folder
 
 
-def _session(ctx: click.Context) -> Session:
+def _course(ctx: click.Context) -> Course:
     from scratchnet.study import course
+
+    return course.load(ctx.meta[SETTINGS].get("course", course.BUNDLED))
+
+
+def _session(ctx: click.Context) -> Session:
     from scratchnet.study.sandbox import Limits
     from scratchnet.study.session import Session
 
@@ -144,8 +167,7 @@ def _session(ctx: click.Context) -> Session:
     given = {key: settings[key] for key in ("seconds",) if key in settings}
     if not all(map(math.isfinite, given.values())):
         raise click.BadParameter("expected a number, such as 30", ctx, param_hint="--seconds")
-    exercises = course.load(settings.get("course", course.BUNDLED))
-    return Session(_folder(ctx), exercises, Limits(**given))
+    return Session(_folder(ctx), _course(ctx), Limits(**given))
 
 
 def _study(ctx: click.Context, number: int | None, watch: bool) -> None:
