@@ -292,7 +292,7 @@ class Run:
         return (
             f"seed {self.options.seed}: {what} at step {self.step} of {self.total_steps}, learning "
             f"rate {lr:.3g}; expected a finite number: try a smaller --lr, such as "
-            f"{self.lr / 10:.1g}"
+            f"{min(self.lr / 10, self.recipe.lr):.1g}"
         )
 
 
