@@ -208,6 +208,11 @@ def _new(
         raise InputError(f"seeds is {seeds}; expected 1 to {MOST_SEEDS:,}")
     device = _resolve(device)
     splits = mnist.load(data)
+    images = len(splits.train.labels)
+    if options.limit and options.limit > images:
+        click.echo(
+            f"limit is {options.limit:,}; there are {images:,} images: all are used", err=True
+        )
     if engine == engines.AUTO:
         reason = engines.why_not("native")
         if reason and device == "cpu":

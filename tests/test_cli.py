@@ -350,6 +350,14 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_limit_above_all_images_is_told(tmp_path: Path) -> None:
+    write_set(tmp_path / "set")
+    for limit, told in ((11, "limit is 11; there are 10 images: all are used\n"), (10, "")):
+        out, err = scratchnet("train", "--data", "set", "--limit", limit, cwd=tmp_path)
+        assert ", 10 images," in out
+        assert err == told
+
+
 def write_set(folder: Path, images: int = 12, labels: int = 12) -> None:
     """A small data set in MNIST's format: a bright row whose height is the class."""
     folder.mkdir(parents=True)
