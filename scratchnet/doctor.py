@@ -33,7 +33,8 @@ def report() -> Iterator[tuple[str, str]]:
     wheel = "cupy-cuda12x" if isinstance(driver, int) and driver < 13000 else "cupy-cuda13x"
     if reason:
         remedy = f'only a GPU needs it: pip install "{wheel}[ctk]"'
-        yield "CuPy", f"{reason}; {remedy if reason == backend.NO_CUPY else 'see CUDA driver'}"
+        what = reason.removeprefix("CuPy is ")
+        yield "CuPy", f"{what}; {remedy if reason == backend.NO_CUPY else 'see CUDA driver'}"
         yield "GPU engines", f"none without a GPU: {', '.join(engines.CUDA)}"
         yield "device", "cpu"
         return
