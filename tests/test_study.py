@@ -374,6 +374,32 @@ def judged_by(tmp_path: Path, source: str, judge: str) -> Run:
 
 
 @pytest.mark.parametrize(
+    ("subject", "body", "right"),
+    [
+        ("relu_backward", "g[x <= 0] = 0; return g", []),
+        ("relu_backward", "f.n += 1; return np.where(x > 0, g, 0) * f.n", []),
+        ("linear_backward", "return g @ w, g.T @ x, g.sum(1)", ["grad_x", "grad_weight"]),
+        (
+            "linear_backward",
+            "r = g @ w, g.T @ x, g.sum(0); g *= 0; return r",
+            ["grad_x", "grad_weight", "grad_bias"],
+        ),
+    ],
+)
+def test_what_is_right_is_told_beside_what_is_wrong(
+    tmp_path: Path, subject: str, body: str, right: list[str]
+) -> None:
+    found = judged_by(
+        tmp_path,
+        f"import numpy as np\ndef f(g, x, w=None):\n    {body}\nf.n = 0\n",
+        "from scratchnet.study import diagnose\n"
+        f"def check(learner):\n    yield diagnose.function('{subject}', learner.f)\n",
+    ).ruling
+    assert not found.ok
+    assert found.right == right
+
+
+@pytest.mark.parametrize(
     ("sets", "expected"),
     [
         ("np.seterr(all='raise')", "inf"),

@@ -264,11 +264,18 @@ def of_verdict(verdict: Verdict, process: Process) -> Ruling:
         verdict.name,
         first.message,
         [finding.message for finding in further],
-        verdict.right,
+        _right_beside_wrong(verdict),
         first.hint,
         str(ledger) if ledger else "",
         line=first.where.get("line"),
     )
+
+
+def _right_beside_wrong(verdict: Verdict) -> list[str]:
+    """The arrays that are right; none, if all that is wrong is about the only one."""
+    blamed = {finding.result for finding in verdict.findings}
+    right = [name for name in verdict.right if name not in blamed]
+    return right if len(right) > 1 or any(blamed) else []
 
 
 def of_error(error: BaseException, process: Process, stage: str, words: str = "") -> Ruling:
