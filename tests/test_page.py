@@ -339,6 +339,53 @@ def test_the_command_writes_the_page(
     assert "Your own gradients" in out.read_text(encoding="utf-8")
 
 
+NO_GRADIENTS = [
+    ("def network_backward(", "line 1"),
+    ("import numpy as np\n", "there is no function network_backward"),
+    ("def network_backward(x, target, W1, b1, W2, b2):\n    return 1 / 0", "division by zero"),
+    ("def network_backward(x, target, W1, b1, W2, b2):\n    exit()", "exit"),
+    ("def network_backward(x, target, W1, b1, W2, b2):\n    return W1, b1", "expected dW1"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), NO_GRADIENTS)
+def test_a_file_without_gradients_is_refused_before_anything_is_trained(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    assert words in refused(tmp_path, "--mine", file)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--mine", "nowhere/x: No such file"),
+        ("--checkpoint", "nowhere/x: there is no such file"),
+        ("--out", "nowhere/x: can't be written"),
+    ],
+)
+def test_a_path_that_is_not_there_is_refused_before_anything_is_trained(
+    tmp_path: Path, option: str, words: str
+) -> None:
+    assert words in refused(tmp_path, option, tmp_path / "nowhere" / "x")
+
+
+def refused(tmp_path: Path, *options: object) -> str:
+    """The error, in one line, of a command that neither trains nor leaves a file."""
+    before = [*tmp_path.iterdir()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(page_facts, "_train", lambda *_: pytest.fail("it has trained"))
+        patch.setattr(page_facts, "_trained", lambda *_: pytest.fail("it has trained"))
+        result = CliRunner().invoke(main, ["study", "page", *map(str, options)])
+    assert result.exit_code == 2
+    assert [*tmp_path.iterdir()] == before
+    (error,) = (line for line in result.output.splitlines() if line.startswith("Error: "))
+    assert result.output.endswith(f"{error}\n")
+    return error
+
+
 # ------------------------------------------------------------------------------- the browser
 
 
@@ -599,16 +646,7 @@ def test_the_readers_own_gradients_are_beside_the_truth(
 
 
 @in_browser
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("def network_backward(", "line 1"),
-        ("import numpy as np\n", "there is no function network_backward"),
-        ("def network_backward(x, target, W1, b1, W2, b2):\n    return 1 / 0", "division by zero"),
-        ("def network_backward(x, target, W1, b1, W2, b2):\n    exit()", "exit"),
-        ("def network_backward(x, target, W1, b1, W2, b2):\n    return W1, b1", "expected dW1"),
-    ],
-)
+@pytest.mark.parametrize(("text", "words"), NO_GRADIENTS)
 def test_a_file_that_does_not_work_is_told_about(
     browser: Browser, facts: Facts, tmp_path: Path, text: str, words: str
 ) -> None:

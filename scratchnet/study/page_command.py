@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
+
+from scratchnet.errors import InputError
 
 
 @click.command()
@@ -30,11 +33,16 @@ import click
 def page(checkpoint: Path | None, digit: int, mine: Path | None, seed: int, out: Path) -> None:
     """Make a page to look at: a batch through the network and back, number by number.
 
-    It is one HTML file, for any browser of 2023 or later, without a network.
+    It is one HTML file, for any browser of 2023 or later, without a network. Wrong gradients of
+    --mine are shown on it; if there are none at all, no page is made, and the exit status is 2.
     """
     from scratchnet import files
     from scratchnet.study import page, page_facts
 
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out}: can't be written; expected a folder that can be: choose another")
+    if mine is not None:
+        page_facts.expect_answer(mine)
     click.echo("training, without a bug and with each of several: some seconds", err=True)
     facts = page_facts.gather(checkpoint, digit, seed)
     if mine is not None:

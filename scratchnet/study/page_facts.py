@@ -302,12 +302,28 @@ def ask(file: Path, facts: Facts) -> Mine:
     Raises:
         InputError: there is no such file.
     """
+    found, run = _answer(file, facts.inputs)
+    return Mine(file, _beside(found, facts.truths), run.ruling, run.output)
+
+
+def expect_answer(file: Path) -> None:
+    """Ask for the gradients of a small batch, for which nothing has to be trained.
+
+    Raises:
+        InputError: there is no such file, or it makes none.
+    """
+    found, run = _answer(file, SHOWN.instances(seed=0)[0].inputs)
+    if not found:
+        raise InputError(f"{file}: {run.ruling.message}")
+
+
+def _answer(file: Path, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], sandbox.Run]:
+    """What a file's network_backward makes of a batch, and the run of it."""
     judge = Path(__file__).with_name("page_mine.py")
-    inputs = {name: array.tolist() for name, array in facts.inputs.items()}
-    run = sandbox.run(file, judge, function="judge", arguments=[inputs])
+    lists = {name: array.tolist() for name, array in inputs.items()}
+    run = sandbox.run(file, judge, function="judge", arguments=[lists])
     found = [result for result in run.results if isinstance(result, dict)]
-    arrays = {name: np.array(value) for each in found for name, value in each.items()}
-    return Mine(file, _beside(arrays, facts.truths), run.ruling, run.output)
+    return {name: np.array(value) for each in found for name, value in each.items()}, run
 
 
 # ---------------------------------------------------------------------------------------- PyTorch
