@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import scratchnet
-from scratchnet import backend, checkpoint, engines, files, functional, mnist, results
+from scratchnet import backend, checkpoint, engines, files, functional, interrupts, mnist, results
 from scratchnet.checkpoint import SavedModel
 from scratchnet.errors import InputError
 from scratchnet.results import SUMMARY, Result
@@ -47,7 +47,8 @@ class OneLineErrors(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with interrupts.told():
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except click.NoSuchOption as error:

@@ -51,8 +51,8 @@ from benchmarks import (
     traffic,
     worker,
 )
-from benchmarks.__main__ import main
 from benchmarks.agreement import Standard
+from benchmarks.command import main
 from benchmarks.contenders import ENTRIES, Entry, pytorch_cuda_graph, scratchnet_engine, select
 from benchmarks.gpu_campaign import Part
 from benchmarks.gpu_clock import Watch

@@ -282,6 +282,43 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert results(tmp_path / "run") == unbroken
 
 
+INTERRUPTED = """
+import runpy, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "{name}":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "imported"),
+    [
+        ("scratchnet doctor", "numpy"),
+        ("scratchnet doctor", "scratchnet.doctor"),
+        ("scratchnet study page", "scratchnet.study.page_facts"),
+        ("reference", "torch"),
+        ("reference --steps 1", "reference.twin"),
+        ("benchmarks", "numpy"),
+        ("benchmarks", "benchmarks.experiments"),
+    ],
+)
+def test_ctrl_c_is_told_in_one_line_wherever_it_comes(
+    tmp_path: Path, command: str, imported: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(name=imported), *command.split()],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr == "\ninterrupted; to have the rest, start it again\n"
+
+
 def on_a_terminal(*arguments: object, cwd: Path) -> str:
     """All that a command writes to its error output, if that is a terminal."""
     ours, theirs = pty.openpty()
