@@ -396,6 +396,34 @@ def test_it_opens_within_a_second(opened: Page) -> None:
 
 
 @in_browser
+def test_a_stage_is_shown_when_it_has_its_numbers(
+    browser: Browser, facts: Facts, tmp_path: Path
+) -> None:
+    opened = Opened(browser, facts, tmp_path)
+    assert opened.page.locator(".stage:visible").count() == 1
+    opened.page.add_init_script("Blob.prototype.stream = () => new ReadableStream()")  # for ever
+    opened.page.goto(opened.file.as_uri())
+    for waiting in (".stage", ".scrubber", "#nudge", "#problem"):
+        assert opened.page.locator(f"{waiting}:visible").count() == 0
+    assert opened.page.locator("#planted").is_visible()
+    opened.close()
+
+
+@in_browser
+def test_without_a_script_the_words_are_there(
+    browser: Browser, facts: Facts, tmp_path: Path
+) -> None:
+    file = tmp_path / "study.html"
+    file.write_text(page.render(facts, seed=0), encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(file.as_uri())
+    assert "are drawn by a script" in opened.locator("noscript").inner_text()
+    assert opened.locator(".stage:visible").count() == len(STAGES)
+    context.close()
+
+
+@in_browser
 def test_the_scrubber_goes_forward_and_then_backward(opened: Page) -> None:
     seen = []
     for k in range(len(STAGES)):
