@@ -101,10 +101,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_the_catalogue_can_be_listed() -> None:
+    lines = run("-m", "tests.planted", "--list").stdout.splitlines()
+    assert lines == [f"{bug.name}: {bug.sentence}" for bug in (*UNPATCHED, *BUGS)]
+
+
 def test_one_bug_can_be_planted_alone_and_an_unknown_one_is_refused() -> None:
     refused = run("-m", "tests.planted", "no_such_bug")
     assert refused.returncode == 2
     assert "no_such_bug" in refused.stderr
+    assert "--list" in refused.stderr
+    refused = run("-m", "tests.planted", "relu_backwards_passes_at_0")
+    assert "expected relu_backward_passes_at_0" in refused.stderr
     one = run("-m", "tests.planted", "relu_backward_passes_at_0")
     assert one.returncode == 0
     assert "relu_backward_passes_at_0: At 0 the slope is 1." in one.stdout

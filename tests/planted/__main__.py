@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import statistics
 import sys
@@ -18,6 +19,9 @@ from tests.planted.harness import Outcome
 def main(arguments: list[str] | None = None) -> int:
     """0 if every bug is killed, and nothing is found where none is planted; else 1."""
     options = _parse(arguments)
+    if options.list:
+        print("\n".join(f"{bug.name}: {bug.sentence}" for bug in _BY_NAME.values()))
+        return 0
     chosen = [bug for bug in (*UNPATCHED, *BUGS) if bug.name in options.names or not options.names]
     outcomes = []
     for outcome in harness.run(chosen, options.workers):
@@ -37,12 +41,14 @@ _BY_NAME = {bug.name: bug for bug in (*UNPATCHED, *BUGS)}
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.planted", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help="bugs to plant; default: all")
+    parser.add_argument("--list", action="store_true", help="list the bugs, and plant none")
     parser.add_argument("--workers", type=int, default=2, help="bugs at a time; default: 2")
     parser.add_argument("--json", type=Path, help="write the outcomes to this file, print nothing")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.names if name not in _BY_NAME]
-    if unknown:
-        parser.error(f"no bug is called {', '.join(unknown)}; expected names of the catalogue")
+    for name in options.names:
+        if name not in _BY_NAME:
+            near = difflib.get_close_matches(name, _BY_NAME) or ["a name that --list lists"]
+            parser.error(f"no bug is called {name}; expected {' or '.join(near)}")
     return options
 
 
