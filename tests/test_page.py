@@ -227,7 +227,24 @@ def test_a_planted_bug_is_recognized_by_what_it_does_to_the_batch(facts: Facts, 
     assert any(wrong.any() for wrong in bug.gradients.wrong.values())
 
 
-@pytest.mark.parametrize("name", page_facts.BUGS[:-1])
+@pytest.mark.parametrize("name", page_facts.BUGS)
+def test_the_lines_shown_of_a_bug_make_the_true_gradients_and_the_wrong_ones(
+    facts: Facts, name: str
+) -> None:
+    found = next(bug for bug in facts.bugs if bug.mistake.name == name).gradients.found
+    true = {step: truth.value for step, truth in facts.truths.items()}
+    p = functional.softmax_forward(true["z2"])
+    known = facts.inputs | {"np": np, "N": len(p), "p": p, "y": np.eye(10)[facts.inputs["target"]]}
+    for line, arrays in zip(page_facts.BUGS[name], (true, true | found), strict=True):
+        made: dict[str, Any] = known | arrays
+        exec(line, made)
+        for step, array in arrays.items():
+            # Sums of 8 terms, each rounded a few times, by 2^-53 of itself.
+            slack = 1e-14 * abs(array).max()
+            np.testing.assert_allclose(made[step], array, rtol=0, atol=slack)
+
+
+@pytest.mark.parametrize("name", [*page_facts.BUGS][:-1])
 def test_the_loss_still_falls_with_a_bug(facts: Facts, name: str) -> None:
     losses = next(bug for bug in facts.bugs if bug.mistake.name == name).training.losses
     assert len(losses) == page_facts.BUG_STEPS
@@ -251,7 +268,7 @@ def test_without_a_bug_the_run_is_that_of_the_layers_engine(facts: Facts) -> Non
 def test_a_checkpoint_is_the_network_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_facts, "BUGS", ())
+    monkeypatch.setattr(page_facts, "BUGS", {})
     monkeypatch.setattr(page_facts, "BUG_STEPS", 1)
     model = Mnist_NN(hidden=20, device="cpu", generator=5)
     checkpoint.save_model(tmp_path / "model.safetensors", model, Normalization(0.25, 0.5))
@@ -639,6 +656,7 @@ def test_each_bug_has_its_curve_its_formulas_and_its_accuracy(opened: Page, fact
         assert bug.mistake.belief in text
         assert f"{bug.training.accuracy:.1%} right" in text
         assert bug.verdict in text
+        assert all(line in text for line in page_facts.BUGS[bug.mistake.name])
         assert card.locator("path.curve").count() == card.locator("path.true").count() == 1
 
 

@@ -37,17 +37,25 @@ BUG_RECIPE = "adam"
 STEPS = {step.name: step for step in SHOWN.steps}
 GRADIENTS = ("dz2", "dW2", "db2", "dh", "dz1", "dW1", "db1")
 
-# With each of these but the last the loss falls, and the first digits of it look well.
-BUGS = (
-    "relu_backward_without_mask",
-    "cross_entropy_backward_not_averaged",
-    "linear_backward_grad_bias_descends",
-    "network_dW2_of_z1",
-    "cross_entropy_backward_slope_of_sigmoid",
-    "cross_entropy_backward_without_softmax",
-    "linear_backward_grad_weight_last_sample_only",
-    "cross_entropy_backward_sign",
-)
+# With each of these but the last the loss falls, and the first digits of it look well. Each has the
+# right line and the wrong one, in the names of the network; p is the softmax of z2, y is one-hot.
+DZ2 = "dz2 = (p - y) / N"
+BUGS = {
+    "relu_backward_without_mask": ("dz1 = np.where(z1 > 0, dh, 0)", "dz1 = dh"),
+    "cross_entropy_backward_not_averaged": (DZ2, "dz2 = p - y"),
+    "linear_backward_grad_bias_descends": (
+        "db1, db2 = dz1.sum(axis=0), dz2.sum(axis=0)",
+        "db1, db2 = -dz1.sum(axis=0), -dz2.sum(axis=0)",
+    ),
+    "network_dW2_of_z1": ("dW2 = dz2.T @ h", "dW2 = dz2.T @ z1"),
+    "cross_entropy_backward_slope_of_sigmoid": (DZ2, "dz2 = (p - y) / N * p * (1 - p)"),
+    "cross_entropy_backward_without_softmax": (DZ2, "dz2 = (z2 - y) / N"),
+    "linear_backward_grad_weight_last_sample_only": (
+        "dW1, dW2 = dz1.T @ x, dz2.T @ h",
+        "dW1, dW2 = np.outer(dz1[-1], x[-1]), np.outer(dz2[-1], h[-1])",
+    ),
+    "cross_entropy_backward_sign": (DZ2, "dz2 = (y - p) / N"),
+}
 
 
 class Training(NamedTuple):

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scratchnet.study import mistakes
-from scratchnet.study.page_facts import Bug, Comparison, Facts, Training
+from scratchnet.study.page_facts import BUGS, Bug, Comparison, Facts, Training
 
 WIDTH, HEIGHT = 300, 92
 HIGHEST = 3.0  # of the losses that are drawn; a network that guesses has log 10 = 2.3
@@ -33,9 +32,8 @@ def _switch(value: str, title: str, inside: str, checked: bool = False) -> str:
 
 
 def _bug(bug: Bug, right: Training) -> str:
-    ((operation, formula), *_) = bug.mistake.wrong.items()
-    formulas = {"right": mistakes.RIGHT[operation], "bug": mistakes.text(formula)}
-    lines = (f"<span>{k}</span><code>{html.escape(v)}</code>" for k, v in formulas.items())
+    told = zip(("right", "bug"), BUGS[bug.mistake.name], strict=True)
+    lines = (f"<span>{which}</span><code>{html.escape(line)}</code>" for which, line in told)
     inside = (
         f'<div class="formulas">{"".join(lines)}</div>'
         f"<p>{html.escape(bug.verdict)}</p>"
