@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from scratchnet import functional, optim
 from scratchnet.backend import Array
@@ -1189,6 +1190,51 @@ def test_nan_is_told_with_the_instance_that_shows_it() -> None:
     )
     assert verdict.name == "nan"
     assert "'logits in the thousands'" in verdict.message
+
+
+@pytest.mark.parametrize("name", ["linear_backward.grad_x", "linear_backward.grad_bias"])
+def test_a_shape_on_some_instances_is_not_the_cause_where_numbers_are_wrong(name: str) -> None:
+    """Of one sample the first axis is gone, or the sum of none is 0."""
+    wrong: dict[str, Function] = {
+        "linear_backward.grad_x": lambda g, weight: np.squeeze(g @ weight / len(g)),
+        "linear_backward.grad_bias": lambda g: sum(row for row in g[1:]),
+    }
+    verdict = diagnose.function(name, wrong[name])
+    assert verdict.name == "unknown"
+    assert "shape" not in verdict.message
+    assert "axes" not in verdict.message
+
+
+def test_what_is_changed_in_place_is_told_though_no_mistake_explains_it() -> None:
+    """W1 and W2 have other shapes, and from many a mistake there is no way on to new_W1."""
+    right = STYLES["network_update"][0]
+
+    def mine(*arguments: Any) -> Any:
+        results = right(*arguments)
+        for name, result in zip(("W1", "b1", "W2", "b2"), results, strict=True):
+            arguments[[*SUBJECTS["network_update"].inputs].index(name)][...] = result
+        return results
+
+    verdict = diagnose.function("network_update", mine)
+    assert verdict.name == "inputs changed"
+    assert "changes W1 and b1 and W2 and b2" in verdict.message
+
+
+def test_what_may_not_be_read_is_no_array() -> None:
+    verdict = diagnose.function("relu_forward", lambda x: torch.tensor(x, requires_grad=True))
+    assert verdict.name == "results"
+    assert "returns y as Tensor; expected an array of floats" in verdict.message
+
+
+def test_several_results_may_be_stacked() -> None:
+    stacked = diagnose.function("adam", lambda *given: np.stack(adam_as_in_the_paper(*given)))
+    assert stacked.ok, str(stacked)
+
+
+def test_a_learning_rate_of_ones_own_is_wrong() -> None:
+    right = STYLES["network_update"][0]
+    verdict = diagnose.function("network_update", lambda *given: right(*given[:-1], 0.1))
+    assert not verdict.ok
 
 
 def test_integers_and_float32_are_recognized() -> None:

@@ -430,6 +430,17 @@ WRONG: list[Wrong] = [
         ("01_finite_difference", {"slope": slope}, cause)
         for cause, slope in (
             ("another h", lambda loss, w, index, h: _slope(loss, w, index, 1e-5)),
+            ("another h", lambda loss, w, index, h: _slope(loss, w, index, min(h, 0.05))),
+            (
+                "finite_difference_rounded_down",
+                lambda loss, w, index, h: _slope(loss, w, index, h) // 1,
+            ),
+            (  # of which a cubic loss tells nothing, but it nudges by h
+                "unknown",
+                lambda loss, w, index, h: (
+                    (4 * _slope(loss, w, index, h) - _slope(loss, w, index, 2 * h)) / 3
+                ),
+            ),
             ("results", lambda loss, w, index, h: [_slope(loss, w, index, h)]),
             ("results", lambda loss, w, index, h: None),
             ("results", lambda loss, w, index, h: [[1], [2, 3]]),
@@ -485,6 +496,13 @@ WRONG: list[Wrong] = [
     ),
     ("03_linear", {"grad_x_entry": lambda g, weight, n, d: g[n]}, "shape"),
     ("03_linear", {"grad_x_entry": lambda g, weight, n, d: None}, "results"),
+    # Right for N = 5 and H = 3, as in the first instance.
+    (
+        "03_linear",
+        {"grad_x_entry": lambda g, w, n, d: sum(g[n, h] * w[h, d] for h in range(3))},
+        "unknown",
+    ),
+    ("03_linear", {"scalar_backward": lambda g, x, w: (0, 0)}, "unknown"),
     ("03_linear", {"grad_x_entry": lambda g, weight, n, d: "1"}, "results"),
     ("03_linear", {"grad_x_entry": lambda g, weight, n, d: g[n, d]}, "exception"),
     (
@@ -701,6 +719,19 @@ WRONG: list[Wrong] = [
         },
         "linear_backward_grad_weight_transposed",
     ),
+    # N - 1 is C in the first instance.
+    (
+        "09_chain",
+        {
+            "network_backward": _network(
+                dz2=lambda z2, target, **_: (
+                    functional.cross_entropy_backward(z2, target) * len(z2) / max(len(z2) - 1, 1)
+                ),
+                db1=lambda **_: None,
+            )
+        },
+        "unknown",
+    ),
     # On every instance: with N = H = C = 4 alone, of one sample alone, at exact zeros alone.
     *(
         (
@@ -712,7 +743,7 @@ WRONG: list[Wrong] = [
             (
                 "dW2",
                 lambda dz2, h, **_: (h.T @ dz2) if dz2.shape == h.shape else dz2.T @ h,
-                "linear_backward_grad_weight_transposed",
+                "unknown",
             ),
             ("db2", lambda dz2, **_: dz2.sum(axis=0) if len(dz2) > 1 else dz2, "shape"),
             (
@@ -849,6 +880,10 @@ WRONG: list[Wrong] = [
             ("refuses rounding", lambda f, x, w: False),
             ("one side only", lambda f, x, w: bool(_sum(x, w) - f <= _bound(x, w))),
             ("one side only", lambda f, x, w: bool(f >= _sum(x, w))),
+            (
+                "too lenient",
+                lambda f, x, w: bool(abs(abs(f) - abs(_sum(x, w))) <= _bound(x, w)),
+            ),
             ("too lenient", lambda f, x, w: True),
         )
     ),

@@ -64,7 +64,7 @@ class Answer:
         for name, value in returned.items():
             try:
                 array = backend.asarray(value, "cpu")
-            except (TypeError, ValueError):  # a list of unequal lists
+            except Exception:  # a list of unequal lists, or a tensor that must not be read
                 array = np.asarray(None)
             if array.dtype.kind not in "fiub":
                 kind = type(value).__name__
@@ -135,7 +135,10 @@ def _by_name(returned: Any, names: tuple[str, ...]) -> Mapping[str, Any] | str:
     if isinstance(returned, Mapping):
         missing = [name for name in names if name not in returned]
         return f"returns a dict without {', '.join(missing)}; {expected}" if missing else returned
-    several = isinstance(returned, tuple) or (isinstance(returned, list) and len(names) > 1)
+    stacked = isinstance(returned, np.ndarray) and len(returned.shape) > 1
+    several = isinstance(returned, tuple) or (
+        len(names) > 1 and (isinstance(returned, list) or (stacked and len(returned) == len(names)))
+    )
     values = tuple(returned) if several else (returned,)
     if len(values) != len(names):
         return f"returns {len(values)} value{'s' * (len(values) != 1)}; {expected}"
@@ -238,6 +241,7 @@ def line_of(error: BaseException | None) -> int | None:
     return own[-1] if own else None
 
 
+@backend.ieee
 def compare_calls(first: Answer, second: Answer) -> Finding | None:
     """The finding that a second call with the same inputs gives another answer."""
     if first.error or first.problem:

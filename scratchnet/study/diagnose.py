@@ -327,7 +327,10 @@ class Judge:
         One that is right, or wrong in another way, proves that it was not made.
         """
         assumed = self.assumed | {candidate.at.name: candidate.formula}
-        return not any(self.case(step, assumed).wrong for step in self.spoilt(candidate))
+        try:
+            return not any(self.case(step, assumed).wrong for step in self.spoilt(candidate))
+        except Exception:  # of whatever kind: from what the formula makes there is no way on
+            return False
 
     def spoilt(self, candidate: Candidate) -> list[Step]:
         """The arrays returned that would be others if a step before them were wrong."""

@@ -22,14 +22,16 @@ AXES = {"N": "sample", "D": "feature", "H": "unit", "C": "class", "K": "number"}
 
 
 def shape(case: Case) -> str | None:
-    """The shape is wrong, though perhaps only that."""
-    misfits = [seen for seen in case.wrong if not seen.fits]
-    if not misfits:
+    """The shape is wrong, though perhaps only that; but numbers that are wrong come first."""
+    if case.wrong[0].fits:
         return None
-    found, truth = misfits[0].found, misfits[0].truth
-    if found.ndim == 2 and is_right(found.T, truth):
+    pairs = [(seen.found, seen.truth) for seen in case.wrong]
+    if all(found.ndim == 2 and is_right(found.T, truth) for found, truth in pairs):
         return "it is the transpose of the truth"
-    if found.size == truth.value.size and is_right(found.reshape(truth.value.shape), truth):
+    if all(
+        found.size == truth.value.size and is_right(found.reshape(truth.value.shape), truth)
+        for found, truth in pairs
+    ):
         return "the numbers are right, and only the axes are not"
     return "only an array of the right shape can be compared"
 

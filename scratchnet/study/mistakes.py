@@ -1295,8 +1295,9 @@ _add("finite_difference.slope", "(loss(above) - loss(below)) / (2 * h)", (
      "All weights are nudged: nudge one, weight[index].",
      lambda loss, weight, h: (loss(weight + h) - loss(weight - h)) / (2 * h)),
     ("finite_difference_not_put_back",
-     "A weight that has been nudged finds its way back.",
-     "The weight is still nudged when the second loss is taken: put its old value back first.",
+     "-= h nudges down, wherever the weight stands.",
+     "The second loss is that of the weight as it was, but it is divided by 2 h: nudge down by h "
+     "from the old value. (After += h, -= h only brings that back.)",
      _not_put_back),
 ))
 

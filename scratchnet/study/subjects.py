@@ -649,7 +649,7 @@ def _draw_network(draw: Draw) -> tuple[Values, Values]:
 
 def _draw_update(draw: Draw) -> tuple[Values, Values]:
     values, _ = _draw_network(draw)
-    return values | {"lr": 0.1}, {}
+    return values | {"lr": float(draw.rng.uniform(0.05, 0.5))}, {}
 
 
 def _draw_adam(draw: Draw) -> tuple[Values, Values]:

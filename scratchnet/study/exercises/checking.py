@@ -287,7 +287,7 @@ def _unknown(name: str, found: Any, expected: Any) -> Verdict:
     if a.shape != b.shape:
         return wrong(name, "shape", f"{name} has shape {a.shape}; expected {b.shape}")
     dtype = np.asarray(found).dtype
-    if dtype.kind in "iu" and (a == np.trunc(b)).all():
+    if dtype.kind in "iu" and (a.ndim or a.any()) and (a == np.trunc(b)).all():
         message = f"{name} is of integers, so everything after the point is cut off"
         return wrong(name, "integers", message)
     if dtype in (np.float16, np.float32):  # how near is near enough would need a bound of its own

@@ -19,11 +19,11 @@ from scratchnet.backend import Array
 
 MAKERS = ("arange", "array", "asarray", "empty", "eye", "full", "ones", "zeros")
 _FUNCTIONS = (
-    "abs add all any argmax argmin argsort clip concatenate cumsum divide dot einsum empty_like "
-    "equal exp expand_dims full_like isfinite isinf isnan log log1p logical_and logical_not "
-    "logical_or matmul max maximum mean min minimum multiply negative ones_like outer power prod "
-    "repeat reshape sign sqrt square squeeze stack subtract sum take take_along_axis tanh tile "
-    "transpose where zeros_like"
+    "abs add all amax amin any argmax argmin argsort clip concatenate cumsum divide dot einsum "
+    "empty_like equal exp expand_dims full_like isfinite isinf isnan log log1p logical_and "
+    "logical_not logical_or matmul max maximum mean min minimum multiply negative ones_like outer "
+    "power prod repeat reshape sign sqrt square squeeze stack subtract sum take take_along_axis "
+    "tanh tile transpose where zeros_like"
 )
 CONSTANTS = ("bool_", "e", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "pi")
 _METHODS = (

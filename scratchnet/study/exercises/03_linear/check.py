@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from scratchnet.study import diagnose
-from scratchnet.study.exercises.checking import Cause, ask, find, judge, judge_by, number
+from scratchnet.study.exercises.checking import Cause, Function, ask, find, judge, judge_by, number
 from scratchnet.study.verdicts import Verdict
 
 SCALAR = {
@@ -45,14 +46,24 @@ def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
 def by_entries(
     learner: ModuleType, gradient: str, parameters: tuple[str, ...], seed: int
 ) -> Verdict:
-    """Ask for every entry of a small gradient, and judge the array that they make."""
+    """Ask for every entry of two small gradients, and judge the arrays that they make."""
     name, subject = f"{gradient}_entry", f"linear_backward.{gradient}"
     mine = find(learner, name, *parameters)
     if isinstance(mine, Verdict):
         return mine
-    inputs = diagnose.SUBJECTS[subject].instances(seed)[0].inputs
-    given = [inputs[parameter] for parameter in parameters[:2]]
-    shape = inputs["weight" if gradient == "grad_weight" else "x"].shape
+    for instance in diagnose.SUBJECTS[subject].instances(seed)[:2]:
+        verdict = of_entries(name, subject, mine, parameters[:2], instance.inputs)
+        if not verdict.ok:
+            break
+    return verdict
+
+
+def of_entries(
+    name: str, subject: str, mine: Function, parameters: tuple[str, ...], inputs: dict[str, Any]
+) -> Verdict:
+    """Judge the array that the entries of a gradient make."""
+    given = [inputs[parameter] for parameter in parameters]
+    shape = inputs["weight" if subject.endswith("grad_weight") else "x"].shape
     found = np.empty(shape)
     for index in np.ndindex(*shape):
         returned = ask(name, mine, *given, *index)

@@ -6,7 +6,9 @@ from types import ModuleType
 from typing import Any
 
 from scratchnet.study import diagnose
-from scratchnet.study.exercises.checking import Function, ask, find, judge, right, to_do, wrong
+from scratchnet.study.answers import Answer
+from scratchnet.study.exercises.checking import Function, ask, find, judge, to_do, wrong
+from scratchnet.study.subjects import Instance
 from scratchnet.study.verdicts import Verdict
 
 NAME, SUBJECT = "network_backward", "network_backward"
@@ -17,16 +19,17 @@ RESULTS = diagnose.SUBJECTS[SUBJECT].results
 
 def check(learner: ModuleType, seed: int = 0) -> Iterator[Verdict]:
     """Verdicts on the lines that are there; on all of them, if all are."""
-    inputs = [instance.inputs for instance in diagnose.SUBJECTS[SUBJECT].instances(seed)]
-    mine = find(learner, NAME, *inputs[0])
-    found = mine if isinstance(mine, Verdict) else ask(NAME, mine, *inputs[0].values())
+    instances = diagnose.SUBJECTS[SUBJECT].instances(seed)
+    first = instances[0].inputs
+    mine = find(learner, NAME, *first)
+    found = mine if isinstance(mine, Verdict) else ask(NAME, mine, *first.values())
     misspelt = of_names(found) if isinstance(found, dict) else None
     if isinstance(found, Verdict) and found.name != "exception":  # of these diagnose knows more
         yield found
     elif misspelt:
         yield misspelt
     elif isinstance(found, dict) and any(found.get(name) is None for name in RESULTS):
-        yield so_far(mine, inputs, next(name for name in GRADIENTS if found.get(name) is None))
+        yield so_far(mine, instances, next(name for name in GRADIENTS if found.get(name) is None))
     else:
         verdict = judge(SUBJECT, learner, NAME, seed=seed, adapt=without_none)
         # What raises on one instance may return on another, without the lines still to be written.
@@ -62,17 +65,19 @@ def without_none(function: Function) -> Function:
     return made
 
 
-def so_far(mine: Function, inputs: Sequence[dict[str, Any]], missing: str) -> Verdict:
+def so_far(mine: Function, instances: Sequence[Instance], missing: str) -> Verdict:
     """The verdict on what stands before the first line that is missing, or which that is."""
     done = GRADIENTS[: GRADIENTS.index(missing)]
-    for given in inputs:
-        found = ask(NAME, mine, *given.values())
+    answers = []
+    for instance in instances:
+        found = ask(NAME, mine, *instance.inputs.values())
         if isinstance(found, Verdict):
             return found
         named = found if isinstance(found, dict) else {}
-        judged = {name: named[name] for name in (*FORWARD, *done) if named.get(name) is not None}
-        verdict = diagnose.arrays(SUBJECT, judged, given) if judged else right(NAME)
-        if not verdict.ok:
-            return verdict
+        answers.append(Answer(instance))
+        answers[-1].take({name: named[name] for name in (*FORWARD, *done) if name in named})
+    verdict = diagnose.Judge(diagnose.SUBJECTS[SUBJECT], answers).verdict()
+    if not verdict.ok:
+        return verdict
     line = f"write the line {missing} = ..."
     return to_do(missing, f"{', '.join(done)} so far right; {line}" if done else line)

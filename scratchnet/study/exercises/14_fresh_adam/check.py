@@ -84,7 +84,7 @@ PERSISTENT = {
     ),
     "it forgets": Cause(
         fresh,
-        "m, v and t are made anew in each step: make them before the loop",
+        "m and v are 0 and t is 1 in each step: make them before the loop, and keep them",
     ),
     "t does not count": Cause(
         lambda p, g: loop(p, g, count=False),
@@ -92,15 +92,15 @@ PERSISTENT = {
     ),
     "m and v forgotten": Cause(
         lambda p, g: loop(p, g, keep_m=False, keep_v=False),
-        "t counts, but m and v are made anew in each step: take what adam_step returns",
+        "t counts, but m and v are 0 before each step: take what adam_step returns",
     ),
     "v forgotten": Cause(
         lambda p, g: loop(p, g, keep_v=False),
-        "v is made anew in each step: take what adam_step returns",
+        "v is 0 before each step: take what adam_step returns",
     ),
     "m forgotten": Cause(
         lambda p, g: loop(p, g, keep_m=False),
-        "m is made anew in each step: take what adam_step returns",
+        "m is 0 before each step: take what adam_step returns",
     ),
     "t from 0": Cause(
         lambda p, g: loop(p, g, t_from=0),

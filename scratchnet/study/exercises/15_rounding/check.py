@@ -176,6 +176,8 @@ def sums(x: Array, w: Array) -> Iterator[Sum]:
     largest = max(terms(x, w), key=abs)
     yield Sum("without its largest term", exact - float(largest), x, w, False)
     yield Sum("with the wrong sign of a term", exact - 2 * abs(float(largest)), x, w, False)
+    if abs(exact) > width:
+        yield Sum("of the other sign", -exact, x, w, False)
     yield Sum("ten bounds too large", exact + 10 * width, x, w, False)
     yield Sum("ten bounds too small", exact - 10 * width, x, w, False)
     yield Sum("that is nan", np.float32(np.nan), x, w, False)
