@@ -1231,6 +1231,22 @@ def test_several_results_may_be_stacked() -> None:
     assert stacked.ok, str(stacked)
 
 
+def test_of_a_step_that_one_result_is_made_from_the_use_may_be_wrong_as_well() -> None:
+    """Whether dW2 is divided or the step that is made of it can't be seen in new_W2."""
+
+    def mine(*arguments: Any) -> list[Array]:
+        *given, lr = arguments
+        names = ("W1", "b1", "W2", "b2")
+        weights = dict(zip(names, given[2:], strict=True))
+        gradients = network_by_matrices(*given)
+        gradients["dW2"] /= len(given[0])
+        return [weights[name] - lr * gradients[f"d{name}"] for name in names]
+
+    (finding,) = diagnose.function("network_update", mine).findings
+    assert finding.result == "new_W2"
+    assert "it goes wrong in dW2, which is not returned, or in its use" in finding.message
+
+
 def test_a_learning_rate_of_ones_own_is_wrong() -> None:
     right = STYLES["network_update"][0]
     verdict = diagnose.function("network_update", lambda *given: right(*given[:-1], 0.1))
@@ -1439,6 +1455,74 @@ def test_where_each_array_has_a_mistake_of_its_own_that_explains_it_both_are_tol
     assert [finding.result for finding in verdict.findings] == ["dW1"], text
     assert "it goes wrong in" in text
     assert "Or: it goes wrong in dW1 itself" in text
+
+
+def combined(**lines: Function) -> Function:
+    """The backward pass with some lines changed, of which the four gradients are returned."""
+    right: dict[str, Function] = {
+        "dz2": lambda dz2, **_: dz2,
+        "dW2": lambda dz2, h, **_: dz2.T @ h,
+        "db2": lambda dz2, **_: dz2.sum(axis=0),
+        "dh": lambda dz2, W2, **_: dz2 @ W2,
+        "dz1": lambda dh, z1, **_: np.where(z1 > 0, dh, 0),
+        "dW1": lambda dz1, x, **_: dz1.T @ x,
+        "db1": lambda dz1, **_: dz1.sum(axis=0),
+    }
+
+    def mine(*arguments: Any) -> dict[str, Array]:
+        values = dict(zip(NETWORK.inputs, arguments, strict=True))
+        values |= network_by_matrices(*arguments)
+        for name, line in (right | lines).items():
+            values[name] = line(**values)
+        return {name: values[name] for name in NETWORK.results}
+
+    return mine
+
+
+def test_of_two_mistakes_one_above_the_other_both_are_told() -> None:
+    """Three signs are explained by one mistake, or by three; the mean has another sum."""
+    mine = combined(dz2=lambda dz2, **_: -dz2, db2=lambda dz2, **_: dz2.mean(axis=0))
+    verdict = diagnose.function("network_backward", mine)
+    assert [(each.result, each.where["step"]) for each in verdict.findings] == [
+        ("dW2", "dz2"),
+        ("db2", "db2"),
+    ]
+    assert verdict.names == ("cross_entropy_backward_sign",)
+    assert "A mistake in dz2 explains dW1 and db1, too." in verdict.message
+    assert verdict.findings[1].names == ("linear_backward_grad_bias_averaged",)
+
+
+def test_the_same_mistake_in_one_layer_does_not_hide_another_one_in_the_other() -> None:
+    mine = combined(
+        dW2=lambda dz2, h, **_: dz2.T @ h / len(h), dh=lambda dz2, W2, **_: dz2 @ W2 / len(dz2)
+    )
+    second, first = diagnose.function("network_backward", mine).findings
+    assert (second.result, second.where["step"]) == ("dW2", "dW2")
+    assert (first.result, first.where["step"]) == ("dW1", "dh")
+    assert "Or: it goes wrong in dW1 itself" in first.message
+
+
+def test_where_it_raises_on_all_instances_but_one_a_formula_has_to_explain_that() -> None:
+    """With N = H = 4 a mean over the samples is one over the units; the transposed W2 raises."""
+    mine = combined(dh=lambda dz2, W2, **_: dz2 @ W2.T, dW2=lambda dz2, h, **_: dz2.T @ h / 4)
+    findings = diagnose.function("network_backward", mine).findings
+    kinds = {finding.result: (finding.kind, finding.names) for finding in findings}
+    assert kinds == {
+        "dW2": ("scale", ()),
+        "dW1": ("mistake", ("linear_backward_grad_x_weight_transposed",)),
+    }
+
+
+@pytest.mark.parametrize("kind", [int, np.float32])
+def test_of_another_shape_on_some_instances_neither_integers_nor_digits_are_told(
+    kind: type,
+) -> None:
+    """Three sums there always are, and on other instances four units or sixteen."""
+    verdict = diagnose.function(
+        "linear_backward.grad_bias",
+        lambda g: np.array([float(kind(sum(g[:, h]))) for h in range(3)]),
+    )
+    assert verdict.name in ("unknown", "shape")
 
 
 @pytest.mark.parametrize("layer", [1, 2])

@@ -100,6 +100,7 @@ def arrays(name: str, found: Any, inputs: Mapping[str, Any]) -> Verdict:
 
     Raises:
         ValueError: the name is unknown, an input is missing, or there is no step of a name.
+        ValueError, TypeError, IndexError: `functional` can't take the inputs, and why.
     """
     subject = _subject(name)
     missing = [key for key in subject.inputs if key not in inputs]
@@ -265,8 +266,10 @@ class Judge:
 
     def explain(self, case: Case) -> Finding:
         """Name the cause of a wrong array."""
-        candidates = self.best(case, list(self.candidates(case)))
-        if candidates and self.is_telling(case):
+        candidates = list(self.candidates(case))
+        # Those come first that explain, too, why the function raises elsewhere.
+        candidates = self.best(case, [each for each in candidates if each.raises] or candidates)
+        if candidates and self.is_telling(case, candidates):
             return self.by_mistake(case, candidates)
         said = ((each.__name__, each(case)) for each in explanations.EXPLANATIONS)
         kind, text = next((kind, text) for kind, text in said if text)
@@ -275,15 +278,18 @@ class Judge:
             text += f"; so few numbers don't tell, but it could be: {' Or: '.join(could_be)}"
         return explanations.finding(case, kind, text)
 
-    def is_telling(self, case: Case) -> bool:
+    def is_telling(self, case: Case, candidates: list[Candidate]) -> bool:
         """Whether a formula can't fit by chance: of one instance that has to be asked.
 
+        If the function has raised on all others, the formula has to explain that, too.
         With N = 2 to divide by N - 1 is not to divide, and with N = 1 whatever lacks a sample is 0.
         Three wrong numbers don't agree by chance, but which of a few are 0 may.
         """
         seen = case.seen[0]
-        if len(self.chains) > 1:
+        if len(case.seen) > 1:
             return True
+        if len(self.chains) > 1:
+            return all(candidate.raises for candidate in candidates)
         wrong = seen.found[seen.wrong_entries] if seen.fits else seen.found
         many = np.count_nonzero(wrong) >= 3 or wrong.size >= 5 or not seen.fits
         return many and bool(seen.found.any()) and min(seen.dims.values()) > 2
@@ -294,7 +300,7 @@ class Judge:
         for at in self.subject.steps[: last + 1]:
             if at is case.step or at.name not in self.returned:
                 for candidate in self.made_at(at, case):
-                    if at is case.step or self.is_all_explained(candidate):
+                    if at is case.step or self.count_explained(candidate):
                         yield candidate
 
     def made_at(self, at: Step, case: Case) -> Iterator[Candidate]:
@@ -321,15 +327,20 @@ class Judge:
             )
         )
 
-    def is_all_explained(self, candidate: Candidate) -> bool:
-        """Whether a mistake before the arrays that are returned explains all that it would spoil.
-
-        One that is right, or wrong in another way, proves that it was not made.
-        """
+    def count_explained(self, candidate: Candidate) -> int:
+        """How many arrays a mistake before them explains; 0 if one that is right rules it out."""
         assumed = self.assumed | {candidate.at.name: candidate.formula}
+        spoilt = self.spoilt(candidate)
+        explained = [step for step in spoilt if self.is_right(step, assumed)]
+        others = [step for step in spoilt if step not in explained]
+        ruled_out = any(self.is_right(step, self.assumed) for step in others)
+        return 0 if ruled_out else len(explained)
+
+    def is_right(self, step: Step, assumed: Mapping[str, Formula]) -> bool:
+        """Whether an array is right, if some steps that are not returned were done wrongly."""
         try:
-            return not any(self.case(step, assumed).wrong for step in self.spoilt(candidate))
-        except Exception:  # of whatever kind: from what the formula makes there is no way on
+            return not self.case(step, assumed).wrong
+        except Exception:  # of whatever kind: from what the formulas make there is no way on
             return False
 
     def spoilt(self, candidate: Candidate) -> list[Step]:
@@ -342,21 +353,29 @@ class Judge:
         ]
 
     def best(self, case: Case, candidates: list[Candidate]) -> list[Candidate]:
-        """Those that explain most; several if they can't be told apart."""
+        """Those that explain most, the likeliest first; several if they can't be told apart.
+
+        One mistake that explains several arrays is likelier than one in each of them.
+        """
         claimed = {candidate.mistake.name for candidate in self.claimed}
-        measures: tuple[Callable[[Candidate], int], ...] = (
-            lambda candidate: len(candidate.mistake.wrong),
-            lambda candidate: candidate.mistake.name in claimed,
-        )
-        for measure in measures:
-            if len(candidates) > 1:
-                counts = [measure(candidate) for candidate in candidates]
-                pairs = zip(candidates, counts, strict=True)
-                candidates = [candidate for candidate, count in pairs if count == max(counts)]
-        before = [candidate for candidate in candidates if candidate.at is not case.step]
-        if all(self.has_own(step) for candidate in before for step in self.spoilt(candidate)):
-            return candidates
-        return before
+
+        def rank(candidate: Candidate) -> tuple[int, bool]:
+            return len(candidate.mistake.wrong), candidate.mistake.name in claimed
+
+        candidates = [
+            each
+            for each in candidates
+            if rank(each) == max(rank(rival) for rival in candidates if rival.at is each.at)
+        ]
+        own = [each for each in candidates if each.at is case.step]
+        before = [each for each in candidates if each.at is not case.step]
+        likely = [
+            each for each in before if self.count_explained(each) >= min(2, len(self.spoilt(each)))
+        ]
+        if not likely:
+            return [*own, *before] if own else []
+        all_have_own = all(self.has_own(step) for each in likely for step in self.spoilt(each))
+        return [*likely, *own] if all_have_own else likely
 
     def has_own(self, step: Step) -> bool:
         """Whether an array is right, or a mistake made only there explains it."""
@@ -369,7 +388,9 @@ class Judge:
         for candidate in candidates:
             text = _remedy(candidate)
             if candidate.at is not case.step:
-                text = f"it goes wrong in {candidate.at.name}, which is not returned: {text}"
+                alone = len(self.spoilt(candidate)) == 1
+                where = f"{candidate.at.name}, which is not returned" + ", or in its use" * alone
+                text = f"it goes wrong in {where}: {text}"
             elif first.at is not case.step:
                 text = f"it goes wrong in {case.step.name} itself: {text}"
             texts.append(text)

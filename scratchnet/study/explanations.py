@@ -52,7 +52,9 @@ def nan(case: Case) -> str | None:
 def integers(case: Case) -> str | None:
     """The array is one of integers."""
     wrong = [seen for seen in case.wrong if case.step.name in seen.chain.answer.integers]
-    if wrong and all((seen.found == np.trunc(seen.truth.value)).all() for seen in wrong):
+    if wrong and all(
+        seen.fits and (seen.found == np.trunc(seen.truth.value)).all() for seen in wrong
+    ):
         return "the array is one of integers, so everything after the point is cut off"
     return None
 
@@ -72,6 +74,8 @@ def _is_rounded(seen: Seen, dtype: type[np.floating[Any]]) -> bool:
     If all of them are multiples of the last digit of the largest, they may as well be rounded to so
     many places after the point.
     """
+    if not seen.fits:
+        return False
     found, (expected, bound) = seen.found, seen.truth
     last_digit = float(np.spacing(dtype(abs(found).max())))
     coarser = float(np.finfo(dtype).eps) / 2.0**-52
@@ -314,6 +318,8 @@ def _worst(seen: Seen) -> Index:
 def _spell(sizes: tuple[int, ...], dims: Mapping[str, int]) -> str:
     """A shape in numbers, and in letters if each of its sizes has but one."""
     numbers = _tuple(map(str, sizes))
+    if set(sizes) <= {1}:
+        return numbers
     letters = [[letter for letter, size in dims.items() if size == own] for own in sizes]
     spelt = ["1" if own == 1 else "/".join(of) for own, of in zip(sizes, letters, strict=True)]
     is_clear = sizes and all(len(text) == 1 for text in spelt)

@@ -1142,7 +1142,7 @@ _add("adam.p", "p - lr / of_m * (new_m / (np.sqrt(new_v) / np.sqrt(of_v) + eps))
      lambda p, new_m, new_v, lr, eps, of_m: adam_step(p, new_m, new_v, lr, eps, of_m, of_m)),
     ("adam_v_corrected_without_root",
      "√v is divided by 1 - β₂ᵗ, as m is by 1 - β₁ᵗ.",
-     "v is corrected after the root: then the correction has a root, too.",
+     "√v is divided by 1 - β₂ᵗ, and not by its root: correct v before the root, and once.",
      lambda p, new_m, new_v, lr, eps, of_m, of_v:
         adam_step(p, new_m, new_v, lr, eps, of_m, of_v**2)),
     ("adam_eps_inside_the_root",
