@@ -24,6 +24,7 @@ from scratchnet.study.mistakes import BY_NAME, RIGHT
 from scratchnet.study.subjects import Draw, Instance, Setting, Step, Subject
 from scratchnet.study.truth import Chain, is_right
 from tests.planted.catalogue import BUGS, Bug
+from tests.test_exercises import network_with
 
 Function = Callable[..., Any]
 
@@ -1459,21 +1460,10 @@ def test_where_each_array_has_a_mistake_of_its_own_that_explains_it_both_are_tol
 
 def combined(**lines: Function) -> Function:
     """The backward pass with some lines changed, of which the four gradients are returned."""
-    right: dict[str, Function] = {
-        "dz2": lambda dz2, **_: dz2,
-        "dW2": lambda dz2, h, **_: dz2.T @ h,
-        "db2": lambda dz2, **_: dz2.sum(axis=0),
-        "dh": lambda dz2, W2, **_: dz2 @ W2,
-        "dz1": lambda dh, z1, **_: np.where(z1 > 0, dh, 0),
-        "dW1": lambda dz1, x, **_: dz1.T @ x,
-        "db1": lambda dz1, **_: dz1.sum(axis=0),
-    }
+    network = network_with(**lines)
 
     def mine(*arguments: Any) -> dict[str, Array]:
-        values = dict(zip(NETWORK.inputs, arguments, strict=True))
-        values |= network_by_matrices(*arguments)
-        for name, line in (right | lines).items():
-            values[name] = line(**values)
+        values = network(*arguments)
         return {name: values[name] for name in NETWORK.results}
 
     return mine
@@ -1481,7 +1471,10 @@ def combined(**lines: Function) -> Function:
 
 def test_of_two_mistakes_one_above_the_other_both_are_told() -> None:
     """Three signs are explained by one mistake, or by three; the mean has another sum."""
-    mine = combined(dz2=lambda dz2, **_: -dz2, db2=lambda dz2, **_: dz2.mean(axis=0))
+    mine = combined(
+        dz2=lambda z2, target, **_: -functional.cross_entropy_backward(z2, target),
+        db2=lambda dz2, **_: dz2.mean(axis=0),
+    )
     verdict = diagnose.function("network_backward", mine)
     assert [(each.result, each.where["step"]) for each in verdict.findings] == [
         ("dW2", "dz2"),

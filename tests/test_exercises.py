@@ -136,7 +136,7 @@ def test_right_answers_in_three_styles_are_never_blamed(exercise: Exercise) -> N
 
 def test_of_the_chain_only_the_four_results_must_have_their_names() -> None:
     def mine(x: Any, target: Any, W1: Any, b1: Any, W2: Any, b2: Any) -> dict[str, Any]:
-        arrays = _network()(x, target, W1, b1, W2, b2)
+        arrays = network_with()(x, target, W1, b1, W2, b2)
         results = {name: arrays[name] for name in ("dW2", "db2", "dW1", "db1")}
         return results | {"dz2": None, "dh": None}
 
@@ -222,7 +222,7 @@ def _short_way(of_p: str, shift: Callable[..., Any]) -> Callable[..., Any]:
     return backward
 
 
-def _network(**lines: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+def network_with(**lines: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     """The network, with some lines changed."""
     right: dict[str, Callable[..., Any]] = {
         "z1": lambda x, W1, b1, **_: x @ W1.T + b1,
@@ -250,7 +250,7 @@ def _respelt(**names: str) -> Callable[..., dict[str, Any]]:
     """The network, with other names in its dict."""
 
     def backward(*arguments: Any) -> dict[str, Any]:
-        arrays = _network()(*arguments)
+        arrays = network_with()(*arguments)
         return {names.get(name, name): array for name, array in arrays.items()}
 
     return backward
@@ -689,7 +689,7 @@ WRONG: list[Wrong] = [
         }.items()
     ),
     *(
-        ("09_chain", {"network_backward": _network(**{array: line})}, cause)
+        ("09_chain", {"network_backward": network_with(**{array: line})}, cause)
         for array, line, cause in (
             ("dW2", lambda dz2, z1, **_: dz2.T @ z1, "network_dW2_of_z1"),
             ("dz1", lambda dh, **_: dh, "relu_backward_without_mask"),
@@ -713,7 +713,7 @@ WRONG: list[Wrong] = [
     (
         "09_chain",
         {
-            "network_backward": _network(
+            "network_backward": network_with(
                 dW2=lambda dz2, h, **_: h.T @ dz2, dW1=lambda **_: None, db1=lambda **_: None
             )
         },
@@ -723,7 +723,7 @@ WRONG: list[Wrong] = [
     (
         "09_chain",
         {
-            "network_backward": _network(
+            "network_backward": network_with(
                 dz2=lambda z2, target, **_: (
                     functional.cross_entropy_backward(z2, target) * len(z2) / max(len(z2) - 1, 1)
                 ),
@@ -736,7 +736,7 @@ WRONG: list[Wrong] = [
     *(
         (
             "09_chain",
-            {"network_backward": _network(**{array: line, "db1": lambda **_: None})},
+            {"network_backward": network_with(**{array: line, "db1": lambda **_: None})},
             cause,
         )
         for array, line, cause in (
@@ -999,7 +999,7 @@ def test_a_line_of_an_error_is_that_of_the_learners_file(tmp_path: Path) -> None
 def test_what_is_changed_is_named() -> None:
     def mine(x: Any, target: Any, W1: Any, b1: Any, W2: Any, b2: Any) -> dict[str, Any]:
         W2 -= 0.1
-        return _network()(x, target, W1, b1, W2, b2)
+        return network_with()(x, target, W1, b1, W2, b2)
 
     found = verdict("09_chain", changed("09_chain", {"network_backward": mine}))
     assert found.message.startswith("network_backward changes W2: ")

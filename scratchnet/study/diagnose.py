@@ -331,12 +331,12 @@ class Judge:
         """How many arrays a mistake before them explains; 0 if one that is right rules it out."""
         assumed = self.assumed | {candidate.at.name: candidate.formula}
         spoilt = self.spoilt(candidate)
-        explained = [step for step in spoilt if self.is_right(step, assumed)]
+        explained = [step for step in spoilt if self.is_right_if(step, assumed)]
         others = [step for step in spoilt if step not in explained]
-        ruled_out = any(self.is_right(step, self.assumed) for step in others)
+        ruled_out = any(self.is_right_if(step, self.assumed) for step in others)
         return 0 if ruled_out else len(explained)
 
-    def is_right(self, step: Step, assumed: Mapping[str, Formula]) -> bool:
+    def is_right_if(self, step: Step, assumed: Mapping[str, Formula]) -> bool:
         """Whether an array is right, if some steps that are not returned were done wrongly."""
         try:
             return not self.case(step, assumed).wrong
