@@ -140,12 +140,14 @@ class Candidate(NamedTuple):
     """A mistake made at a step, which would have given just what was found on every instance.
 
     raises: whether it would also have raised where the function did.
+    explained: how many of the arrays that are returned and made from it, if that is another step's.
     """
 
     at: Step
     mistake: Mistake
     formula: Formula
     raises: bool
+    explained: int = 0
 
 
 def _mistakes(subject: Subject, step: Step) -> Iterator[tuple[Mistake, Formula]]:
@@ -300,8 +302,9 @@ class Judge:
         for at in self.subject.steps[: last + 1]:
             if at is case.step or at.name not in self.returned:
                 for candidate in self.made_at(at, case):
-                    if at is case.step or self.count_explained(candidate):
-                        yield candidate
+                    explained = 0 if at is case.step else self.count_explained(candidate)
+                    if at is case.step or explained:
+                        yield candidate._replace(explained=explained)
 
     def made_at(self, at: Step, case: Case) -> Iterator[Candidate]:
         """Mistakes at a step that would have given an array as it is."""
@@ -369,9 +372,7 @@ class Judge:
         ]
         own = [each for each in candidates if each.at is case.step]
         before = [each for each in candidates if each.at is not case.step]
-        likely = [
-            each for each in before if self.count_explained(each) >= min(2, len(self.spoilt(each)))
-        ]
+        likely = [each for each in before if each.explained >= min(2, len(self.spoilt(each)))]
         if not likely:
             return [*own, *before] if own else []
         all_have_own = all(self.has_own(step) for each in likely for step in self.spoilt(each))

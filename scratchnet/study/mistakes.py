@@ -131,7 +131,8 @@ def _product(dtype: str, a: Any, b: Any) -> Any:
     return (a.astype(dtype) @ b.astype(dtype)).astype("float64")
 
 
-def _first_row_only(grad: Any) -> Any:
+def first_only(grad: Any) -> Any:
+    """The first row or number, and 0 after it: what a return inside a loop leaves."""
     first = np.zeros_like(grad)
     first[:1] = grad[:1]
     return first
@@ -261,7 +262,7 @@ _add("linear_backward.grad_x", "grad_output @ weight", (
      "What is returned within the loop is returned for every sample.",
      "Only the first sample's row is there, the others are 0: go over all N. (Is there a return "
      "within the loop?)",
-     lambda grad_output, weight: _first_row_only(grad_output @ weight)),
+     lambda grad_output, weight: first_only(grad_output @ weight)),
     ("linear_backward_grad_x_first_output_only",
      "What is returned within the loop has been added up.",
      "Only the first output's term is there: add up over all H outputs. (Is there a return within "
@@ -334,7 +335,7 @@ _add("linear_backward.grad_weight", "grad_output.T @ x", (
      "What is returned within the loop is returned for every output.",
      "Only the first output's row is there, the others are 0: go over all H. (Is there a return "
      "within the loop?)",
-     lambda grad_output, x: _first_row_only(grad_output.T @ x)),
+     lambda grad_output, x: first_only(grad_output.T @ x)),
     ("linear_backward_grad_weight_is_grad_x",
      "The weight's gradient has the weight in it.",
      "It is the gradient to x: weight[h, d] counts x[n, d] in output h, so it is grad_outputᵀ x.",
@@ -384,7 +385,7 @@ _add("linear_backward.grad_bias", "grad_output.sum(axis=0)", (
      "What is returned within the loop is returned for every output.",
      "Only the first output's entry is there, the others are 0: go over all H. (Is there a return "
      "within the loop?)",
-     lambda grad_output: _first_row_only(grad_output.sum(axis=0))),
+     lambda grad_output: first_only(grad_output.sum(axis=0))),
     ("linear_backward_grad_bias_descends",
      "Gradient descent has a minus, so the gradient has one.",
      "The sign is wrong: the minus belongs to the update, not to the gradient.",
@@ -507,7 +508,7 @@ _add("relu_backward.grad_x", "np.where(x <= 0, 0, grad_output)", (
      "What is returned within the loop is returned for every sample.",
      "Only the first sample's row is there, the others are 0: go over all N. (Is there a return "
      "within the loop?)",
-     lambda grad_output, x: _first_row_only(np.where(x <= 0, 0, grad_output))),
+     lambda grad_output, x: first_only(np.where(x <= 0, 0, grad_output))),
 ))
 
 # ------------------------------------------------------------------------------------------ sigmoid
@@ -901,7 +902,7 @@ _add("cross_entropy_backward.grad_logits", "p * a.sum(axis=-1, keepdims=True) - 
      "What is returned within the loop is returned for every sample.",
      "Only the first sample's row is there, the others are 0: go over all N. (Is there a return "
      "within the loop?)",
-     lambda p, a: _first_row_only(of_cross_entropy(p, a))),
+     lambda p, a: first_only(of_cross_entropy(p, a))),
 ))
 
 # ---------------------------------------------------------------------------------- a whole network

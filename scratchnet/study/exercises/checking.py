@@ -219,13 +219,6 @@ def copies(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 # --------------------------------------------------------------------------------------- results
 
 
-def first_only(array: Array) -> Array:
-    """The first number or row of an array, and 0 after it: what a return inside a loop leaves."""
-    first = np.zeros_like(array)
-    first[0] = array[0]
-    return first
-
-
 def same(found: Any, expected: Any) -> bool:
     """Whether results, arrays or tuples of arrays, have equal shapes and nearly equal values."""
     if isinstance(expected, tuple):

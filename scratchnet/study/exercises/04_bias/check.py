@@ -5,7 +5,8 @@ from types import ModuleType
 
 import numpy as np
 
-from scratchnet.study.exercises.checking import Cause, find, first_only, judge, judge_by
+from scratchnet.study.exercises.checking import Cause, find, judge, judge_by
+from scratchnet.study.mistakes import first_only
 from scratchnet.study.verdicts import Verdict
 
 RETURN = "only the first {} is there: is the return inside the loop?"

@@ -8,7 +8,8 @@ import numpy as np
 
 from scratchnet.backend import Array
 from scratchnet.functional import softmax_forward
-from scratchnet.study.exercises.checking import Cause, find, first_only, judge, judge_by
+from scratchnet.study.exercises.checking import Cause, find, judge, judge_by
+from scratchnet.study.mistakes import first_only
 from scratchnet.study.verdicts import Verdict
 
 
