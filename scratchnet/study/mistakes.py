@@ -304,7 +304,8 @@ _add("linear_backward.grad_weight", "grad_output.T @ x", (
     ("linear_backward_grad_weight_half_precision",
      "Gradients are noisy anyway: float16 will do.",
      "It is computed in float16, which has three digits: keep the dtype of the arguments.",
-     lambda grad_output, x: _product("float16", grad_output.T, x)),
+     lambda grad_output, x:
+        (grad_output.T.astype("float16") @ x.astype("float16")).astype("float64")),
     ("linear_backward_grad_weight_without_upstream",
      "∂y/∂W = x, and that is the answer.",
      "The upstream gradient is missing: multiply x by it before summing over the samples.",

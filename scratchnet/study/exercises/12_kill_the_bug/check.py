@@ -106,9 +106,10 @@ def on_bugs(test: Function) -> Verdict:
     if not survivors:
         return right(f"{NAME} on {len(BUGS)} bugs")
     first = survivors[0]
+    result, formula = planted(first)
     message = (
-        f"{NAME} does not fail on {len(survivors)} of {len(BUGS)} bugs. One is {planted(first)[0]} "
-        f"= {shown(first)}, by someone who believes: {mistakes.BY_NAME[first].belief}"
+        f"{NAME} does not fail on {len(survivors)} of {len(BUGS)} bugs. One is {result} = "
+        f"{mistakes.text(formula)}, by someone who believes: {mistakes.BY_NAME[first].belief}"
     )
     hint = way_out(test, first)
     return wrong(NAME, f"survives: {first}", message, hint=hint, survivors=survivors)
@@ -180,13 +181,6 @@ def with_bug(name: str) -> Backward:
         return results["grad_x"], results["grad_weight"], results["grad_bias"]
 
     return backward
-
-
-def shown(name: str) -> str:
-    """The formula of a bug as Python text."""
-    if name.endswith("half_precision"):  # its text calls a function that the learner doesn't know
-        return "grad_output.T.astype('float16') @ x.astype('float16')"
-    return mistakes.text(planted(name)[1])
 
 
 def planted(name: str) -> tuple[str, Function]:
